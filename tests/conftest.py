@@ -1,0 +1,64 @@
+"""Hypothesis profiles, and the models and data that tests share."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# No deadline: on a shared machine the first call of a function is often slow.
+# Derandomized: a test that passed yesterday passes today.
+settings.register_profile(
+    "default", deadline=None, derandomize=True, max_examples=60, database=None
+)
+settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "tests" / "models"
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The small CNN of tests/models and its data, as files (tests/models/README.md).
+
+    Attributes:
+        model: float32 ``input`` (N, 1, 8, 8) to ``logits`` (N, 10).
+        calibration: .npz with ``input`` (128, 1, 8, 8), images the model was trained on.
+        evaluation: .npz with ``input`` (597, 1, 8, 8), held out, and ``labels`` (597,).
+    """
+
+    model: Path = MODELS / "digits_cnn.onnx"
+    calibration: Path = MODELS / "digits_calib.npz"
+    evaluation: Path = MODELS / "digits_eval.npz"
+
+    def images(self) -> np.ndarray:
+        with np.load(self.evaluation) as arrays:
+            return arrays["input"]
+
+    def labels(self) -> np.ndarray:
+        with np.load(self.evaluation) as arrays:
+            return arrays["labels"]
+
+
+@pytest.fixture(scope="session")
+def digits() -> Digits:
+    return Digits()
+
+
+@pytest.fixture(scope="session")
+def zoo():
+    """Real models with real data, by name; tests that want them are skipped where they are not.
+
+    They are looked for in the folder PTQ_ZOO names, else in ../shared/zoo beside the checkout.
+    """
+    source = Path(os.environ.get("PTQ_ZOO", ROOT.parent / "shared" / "zoo")) / "zoo.py"
+    if not source.is_file():
+        pytest.skip(f"no model zoo at {source.parent}; set PTQ_ZOO to its folder")
+    spec = importlib.util.spec_from_file_location("ptq_zoo", source)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ZOO
