@@ -1,0 +1,1 @@
+"""Mergeable summaries of a tensor's values: one file for each."""
