@@ -1,0 +1,142 @@
+"""What a weight quantizer is, and how to find one by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ptq.errors import CalibrationError
+from ptq.numerics.affine import QParams, QTensor, qparams_from_range, quantize
+from ptq.numerics.arrays import F32, F64, AnyArray
+from ptq.numerics.qtype import QType
+from ptq.registry import Registry
+
+
+class WeightQuantizer(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="method", forbid_unknown_fields=True
+):
+    """A weight quantizer; its fields are its options, its tag is its name.
+
+    Attributes:
+        title: the first line of the docstring.
+        paper: where the method comes from.
+    """
+
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.title = (cls.__doc__ or "").partition("\n")[0]
+
+    def quantize(self, w: AnyArray, qtype: QType, *, axis: int | None, symmetric: bool) -> QTensor:
+        """Return the codes of a weight.
+
+        Args:
+            w: float weight of any shape.
+            qtype: the grid. A symmetric quantizer leaves out the lowest code of a signed grid.
+            axis: the output-channel axis, each channel of which has a scale; or ``None``.
+            symmetric: whether the zero point is in the middle of the grid.
+
+        Raises:
+            CalibrationError: a weight is NaN or infinite.
+        """
+        raise NotImplementedError
+
+
+class RangeQuantizer(WeightQuantizer, frozen=True):
+    """A weight quantizer that chooses a clipping range for each channel, then rounds to nearest."""
+
+    def ranges(self, rows: F32, qtype: QType, *, symmetric: bool) -> tuple[F64, F64]:
+        """Return lower and upper end for each row.
+
+        Args:
+            rows: the weight, shape ``(channels, weights of a channel)``, finite.
+            qtype: the grid.
+            symmetric: whether the larger absolute end will serve both sides.
+
+        Returns:
+            Two arrays of shape ``(channels,)``; zero is added to a range that lacks it.
+        """
+        raise NotImplementedError
+
+    def quantize(self, w: AnyArray, qtype: QType, *, axis: int | None, symmetric: bool) -> QTensor:
+        """Return the codes of a weight; see `WeightQuantizer.quantize`."""
+        weight = finite(w)
+        if symmetric and qtype.signed and qtype.bits > 1:
+            qtype = replace(qtype, narrow=True)
+        rows = as_rows(weight, axis)
+        lo, hi = self.ranges(rows, qtype, symmetric=symmetric)
+        params = qparams_from_range(lo, hi, qtype, symmetric=symmetric, axis=0)
+        scale = usual_scale(params.scale, np.any(rows != 0, axis=1))
+        params = of_weight(QParams(scale, params.zero_point, qtype, 0), axis, weight.ndim)
+        return QTensor(quantize(weight, params), params)
+
+
+def finite(w: AnyArray) -> F32:
+    """Return a weight as float32.
+
+    Raises:
+        CalibrationError: a weight is NaN or infinite.
+    """
+    weight = np.asarray(w, np.float32)
+    if not np.all(np.isfinite(weight)):
+        raise CalibrationError("takes a NaN or infinite value; repair or retrain the model")
+    return weight
+
+
+def as_rows(w: F32, axis: int | None) -> F32:
+    """Return a weight as a matrix with a row for each channel; a view where that is possible."""
+    if axis is None:
+        return w.reshape(1, -1)
+    rows = np.moveaxis(w, axis, 0)
+    return rows.reshape(len(rows), rows[0].size if len(rows) else 0)
+
+
+def of_weight(rows: QParams, axis: int | None, rank: int) -> QParams:
+    """Return the parameters of the rows of `as_rows` as those of the weight itself."""
+    if axis is None:
+        return QParams(rows.scale.reshape(()), rows.zero_point.reshape(()), rows.qtype)
+    return replace(rows, axis=axis % rank)
+
+
+def usual_scale(scale: F32, alive: NDArray[np.bool_]) -> F32:
+    """Give channels of zeros a usual scale: the median of the others, or 1 without others.
+
+    Networks have such channels. Any scale represents them; but an arbitrarily small one would
+    make the integer bias of the channel overflow, whose scale is a multiple of this one.
+    """
+    if alive.all():
+        return scale
+    others = np.sort(scale[alive])
+    return np.where(alive, scale, others[others.size // 2] if others.size else np.float32(1))
+
+
+_REGISTRY = Registry("weight quantizer", "ptq.weights", WeightQuantizer)
+
+
+def weight_quantizers() -> dict[str, type[WeightQuantizer]]:
+    """Return all weight quantizers by name, those of other distributions included."""
+    return _REGISTRY.methods()
+
+
+def weight_quantizer(name: str, **options: object) -> WeightQuantizer:
+    """Return the weight quantizer of this name with these options.
+
+    Raises:
+        ConfigError: there is no such quantizer or option, or the value does not fit.
+    """
+    return _REGISTRY.make(name, options)
+
+
+def parse_method(text: str) -> WeightQuantizer:
+    """Return the weight quantizer that a text like ``percentile:coverage=99.9`` describes.
+
+    Raises:
+        ConfigError: as `weight_quantizer`, or the text is not of that form.
+    """
+    return _REGISTRY.parse(text)
