@@ -1,0 +1,1 @@
+"""Run models on data with onnxruntime."""

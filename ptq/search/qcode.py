@@ -1,0 +1,137 @@
+"""QCode by the network's own error: move each power-of-two scale up or down while the output gains.
+
+Reference: the accuracy-aware variant of truncation without retraining, as the survey of quantized
+CNNs describes it (ALGORITHMS B7 c): a coordinate search over the exponents, started from the
+layer-wise optimum. The metric is the squared error of the outputs, which needs no labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptq.calib import Range
+from ptq.data.feeds import Feed
+from ptq.graph.scales import ScaledModel
+from ptq.plan import Decision
+from ptq.runtime.session import open_session, run
+
+#: Sweeps over all tensors; the search nearly always stops by itself after two.
+_MAX_SWEEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class QCodeResult:
+    """What the search found.
+
+    Attributes:
+        ranges: the chosen range of every tensor searched.
+        start_error: squared output error of the layer-wise choice, relative to the signal.
+        error: the same after the search; never larger.
+        evaluations: how often the network's error was measured.
+    """
+
+    ranges: dict[str, Range]
+    start_error: float
+    error: float
+    evaluations: int
+
+
+def search_exponents(
+    scaled: ScaledModel,
+    decisions: Mapping[str, Decision],
+    references: Sequence[Sequence[np.ndarray]],
+    feeds: Sequence[Feed],
+    *,
+    on_tensor: Callable[[], None] = lambda: None,
+) -> QCodeResult:
+    """Return the exponents that a coordinate search over the output error arrives at.
+
+    Costs two evaluations of all feeds for each tensor and sweep.
+
+    Args:
+        scaled: the quantized model whose activation scales are inputs.
+        decisions: the layer-wise choice, with power-of-two scales.
+        references: the float model's outputs, by feed.
+        feeds: what to measure on; a handful is enough.
+        on_tensor: called after each tensor of a sweep.
+    """
+    search = _Search(scaled, references, feeds)
+    groups = _groups(decisions)
+    scales = {name: d.scale for name, d in decisions.items()}
+    start = best = search.error(scales)
+    for _ in range(_MAX_SWEEPS):
+        improved = False
+        for group in groups:
+            for factor in (0.5, 2.0):
+                trial = {**scales, **{name: scales[name] * factor for name in group}}
+                error = search.error(trial, limit=best)
+                if error < best:
+                    best, scales, improved = error, trial, True
+            on_tensor()
+        if not improved:
+            break
+    ranges = {name: _range(scales[name] / d.scale, d) for name, d in decisions.items()}
+    return QCodeResult(ranges, start, best, search.evaluations)
+
+
+def _groups(decisions: Mapping[str, Decision]) -> list[list[str]]:
+    """Tensors that share a scale move together."""
+    groups: dict[str, list[str]] = {}
+    for name, decision in decisions.items():
+        groups.setdefault(decision.observed, []).append(name)
+    return list(groups.values())
+
+
+def _range(factor: float, decision: Decision) -> Range:
+    return Range(decision.lo * factor, decision.hi * factor)
+
+
+class _Search:
+    """Measures the relative squared error of the outputs for given scales."""
+
+    def __init__(
+        self,
+        scaled: ScaledModel,
+        references: Sequence[Sequence[np.ndarray]],
+        feeds: Sequence[Feed],
+    ) -> None:
+        # the scales are inputs, so that nothing can be fused anyway: this is simulation
+        self.session = open_session(scaled.model, optimization="basic", folder=scaled.folder)
+        self.inputs = scaled.inputs
+        self.outputs = scaled.outputs
+        self.references = references
+        self.feeds = feeds
+        self.evaluations = 0
+        signal = sum(_energy(a) for wanted in references for a, _ in _floats(wanted, wanted))
+        self.signal = signal or 1.0  # a network that gives only zeros: the noise itself
+
+    def error(self, scales: Mapping[str, float], *, limit: float = math.inf) -> float:
+        """Return noise over signal, or infinity as soon as it is certain to exceed the limit."""
+        self.evaluations += 1
+        given = {
+            tensor: np.asarray(scales[name], np.float32) for name, tensor in self.inputs.items()
+        }
+        noise = 0.0
+        for feed, wanted in zip(self.feeds, self.references, strict=True):
+            found = run(self.session, {**feed, **given}, self.outputs, where="a calibration sample")
+            noise += sum(_energy(a - b) for a, b in _floats(wanted, found))
+            if noise > limit * self.signal:
+                return math.inf
+        return noise / self.signal
+
+
+def _floats(
+    wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pair up the floating-point outputs."""
+    for a, b in zip(wanted, found, strict=True):
+        if np.issubdtype(a.dtype, np.floating):
+            yield a.astype(np.float64), b.astype(np.float64)
+
+
+def _energy(values: np.ndarray) -> float:
+    return float(np.vdot(values, values))

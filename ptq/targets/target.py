@@ -1,0 +1,82 @@
+"""The target description: which operators become integer kernels, in which types, at what price."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Literal
+
+import msgspec
+
+from ptq.errors import ConfigError
+
+Role = Literal["linear", "elementwise", "move"]
+
+
+class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How one operator of the default ONNX domain takes part in an integer graph.
+
+    Attributes:
+        role: ``linear`` operators (a constant weight) start integer regions; ``elementwise`` ones
+            compute on codes and requantize; ``move`` ones copy codes, so that input and output
+            share one scale. The last two become integer only between integer neighbours: alone,
+            the QuantizeLinear around them costs more than they save.
+        weight: index of the constant weight input, for ``linear``.
+        bias: index of the bias input, for ``linear``.
+        inputs: how many leading inputs are activations; the rest are parameters (shapes, axes).
+            ``0`` means all of them.
+        output: whether the kernel must requantize its output; where it need not, the output stays
+            float unless an integer consumer wants it.
+        absorbs: whether a following Relu or Clip may be absorbed into the requantization.
+        after: operators one of which must have produced the input for the kernel to be fast.
+        when: attribute values the kernel demands; an absent attribute has its ONNX default.
+        asymmetric_depthwise: whether depthwise weights may have zero points other than 0.
+    """
+
+    role: Role
+    weight: int | None = None
+    bias: int | None = None
+    inputs: int = 1
+    output: bool = True
+    absorbs: bool = False
+    after: tuple[str, ...] = ()
+    when: dict[str, int | float | str] = {}
+    asymmetric_depthwise: bool = True
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A backend: its integer types and the rule of every operator it runs in integers.
+
+    Attributes:
+        name: the file's stem.
+        title: one line for people.
+        activation: the type of activation codes, such as ``uint8``.
+        weight: the type of weight codes, such as ``int8``.
+        ops: rules by operator type; an operator without a rule stays in float.
+        left_float: why operators that a user might expect stay in float.
+    """
+
+    name: str
+    title: str
+    activation: str
+    weight: str
+    ops: dict[str, OpRule]
+    left_float: dict[str, str] = {}
+
+
+def target_names() -> list[str]:
+    """Return the names of the targets that ship with `ptq`, sorted."""
+    files = resources.files(__package__).iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def load_target(name: str) -> Target:
+    """Return the target of that name.
+
+    Raises:
+        ConfigError: there is no such target.
+    """
+    if name not in target_names():
+        raise ConfigError(f"unknown target '{name}'; choose one of: {', '.join(target_names())}")
+    text = resources.files(__package__).joinpath(f"{name}.toml").read_bytes()
+    fields = msgspec.toml.decode(text)
+    return msgspec.convert({"name": name, **fields}, Target)
