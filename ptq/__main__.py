@@ -1,0 +1,5 @@
+"""``python -m ptq``."""
+
+from ptq.cli import main
+
+main()

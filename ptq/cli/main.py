@@ -1,0 +1,71 @@
+"""The `ptq` command: finds the subcommand, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from ptq import __version__
+from ptq.errors import PtqError
+
+#: Subcommands and what they are for; a module is imported only when its command runs.
+_COMMANDS = {
+    "quantize": "Quantize a float model to int8, and prove the result.",
+    "calibrate": "Observe a model on data and keep the statistics.",
+    "inspect": "Show what a model is made of, and what would be quantized.",
+    "methods": "List the range methods and weight quantizers.",
+}
+
+#: What a shell reports for a process that Ctrl-C ended.
+_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """A group that knows its commands by name and imports them when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command = import_module(f"ptq.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="ptq")
+def _ptq() -> None:
+    """Post-training quantization of ONNX models: a float model in, a verified int8 model out."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = _ptq.main(prog_name="ptq", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted; nothing was written", err=True)
+        code = _INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except PtqError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        # the reader of our output went away, as `ptq methods | head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

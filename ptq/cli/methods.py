@@ -1,0 +1,20 @@
+"""`ptq methods`: what there is to choose from."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("methods")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(*, as_json: bool) -> None:
+    """List every range method and weight quantizer, with its options and its source."""
+    import msgspec
+
+    from ptq.report.methods import all_methods, methods_text
+
+    found = all_methods()
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        click.echo(methods_text(found))

@@ -1,0 +1,128 @@
+"""Options that several commands share, and how they become configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ptq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ptq.config import QuantizeConfig
+    from ptq.data import ImageOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator for several options, in the order given."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+MODEL = click.argument("model", type=FILE)
+
+PLACEMENT = together(
+    click.option(
+        "--op-types",
+        metavar="TYPES",
+        default="",
+        help="The only operator types that may become integer, separated by commas.",
+    ),
+    click.option(
+        "--exclude",
+        metavar="GLOB",
+        multiple=True,
+        help="Keep nodes whose names match in float; may be given several times.",
+    ),
+    click.option("--target", default="ort-cpu-x86", show_default=True, help="What runs the model."),
+)
+
+DATA = together(
+    click.option(
+        "--calib-data",
+        metavar="DATA",
+        help="Real inputs: an .npz file (one array for each input, leading axis = samples), a "
+        "folder of .npz or .npy files, of test_data_set_* folders or of images, or "
+        "package.module:function. 'random' makes numbers up, and the result says so.",
+    ),
+    click.option(
+        "--samples", type=click.IntRange(min=1), help="How many calibration samples to use.  [all]"
+    ),
+    click.option(
+        "--image",
+        "image_flags",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="How to prepare images: resize, crop, mean, std, scale, layout, colour, "
+        "interpolation; may be given several times.",
+    ),
+    click.option(
+        "--image-config", type=FILE, metavar="TOML", help="The same from a file."
+    ),
+)
+
+OBSERVER = together(
+    click.option(
+        "--sample-size",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Values of a large tensor counted for each sample.  [about a million in all]",
+    ),
+    click.option(
+        "--ema-decay",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.99,
+        show_default=True,
+        help="Decay of the moving averages that --calib ema uses.",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+        help="Seed of random calibration data.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=os.cpu_count() or 1,
+        show_default="all cores",
+        help="Threads to observe with; latency is measured with one.",
+    ),
+)
+
+FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
+
+
+def config_from(**fields: Any) -> QuantizeConfig:
+    """Return the configuration that the options describe."""
+    import msgspec
+
+    from ptq.config import QuantizeConfig
+
+    types = [t.strip() for t in fields.pop("op_types", "").split(",")]
+    fields["op_types"] = [t for t in types if t]
+    try:
+        return msgspec.convert(fields, QuantizeConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+
+
+def images_from(flags: tuple[str, ...], file: Path | None) -> ImageOptions | None:
+    """Return how to prepare images, if the user said anything about it."""
+    from ptq.data import ImageOptions
+
+    if flags and file:
+        raise ConfigError("--image and --image-config exclude each other; put all of it in the file")
+    if file is not None:
+        return ImageOptions.from_toml(file)
+    return ImageOptions.from_flags(flags) if flags else None

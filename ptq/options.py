@@ -1,0 +1,38 @@
+"""How a run goes, as opposed to what it computes: places, data, threads, progress."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptq.data import ImageOptions
+from ptq.progress import OnProgress, ignore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Options that do not change which model comes out.
+
+    Attributes:
+        output: where to write; by default ``MODEL.int8.onnx`` beside the input.
+        report: where to write the report as JSON.
+        force: whether existing files may be replaced.
+        statistics: a statistics file of `ptq.calibrate`, in place of observing.
+        samples: how many calibration samples to use; ``None`` for all.
+        evaluation: held-out data to measure accuracy on, in any form that calibration data has.
+        labels: a file with the right class of every evaluation row.
+        images: how to prepare images.
+        threads: how many threads to observe and to measure with.
+        on_progress: told of every step.
+    """
+
+    output: Path | None = None
+    report: Path | None = None
+    force: bool = False
+    statistics: Path | None = None
+    samples: int | None = None
+    evaluation: str | None = None
+    labels: Path | None = None
+    images: ImageOptions | None = None
+    threads: int = 1
+    on_progress: OnProgress = ignore

@@ -1,0 +1,245 @@
+"""The order of the stages, and nothing else.
+
+load, prepare -> find sites -> observe -> plan -> emit -> ask the runtime -> prove -> publish
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+from ptq.calibration import Calibration, ObserverSettings, observe_tensors
+from ptq.config import QuantizeConfig
+from ptq.data import Dataset, data_forms, open_dataset, read_labels, select_labels
+from ptq.errors import ConfigError, VerificationError
+from ptq.files import write_atomically
+from ptq.findings import Findings
+from ptq.graph.publish import Draft
+from ptq.graph.sites import find_sites, requests
+from ptq.graph.protos import parse_tensor
+from ptq.inspection import inspect_source
+from ptq.options import RunOptions
+from ptq.plan import Plan
+from ptq.progress import Stages
+from ptq.proof import prove
+from ptq.report import Report
+from ptq.report.inspection import Inspection
+from ptq.source import Source, open_source, require_sites
+from ptq.targets import load_target
+from ptq.work import Inputs, Work
+
+#: What calibration data may be: a path or another source, or a data set that is already open.
+Data = str | os.PathLike[str] | Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished quantization.
+
+    Attributes:
+        output: the quantized model.
+        report: everything that was decided and measured.
+        plan: the decisions.
+    """
+
+    output: Path
+    report: Report
+    plan: Plan
+
+
+def default_output(model: Path, bits: int = 8) -> Path:
+    """Return where a quantized model goes unless told otherwise: ``MODEL.int8.onnx`` beside it."""
+    return model.with_name(f"{model.stem}.int{bits}.onnx")
+
+
+def quantize(
+    model: str | os.PathLike[str],
+    calibration: Data | None,
+    config: QuantizeConfig | None = None,
+    *,
+    options: RunOptions | None = None,
+) -> Result:
+    """Quantize a float ONNX model and prove the result.
+
+    Example:
+        >>> result = ptq.quantize("model.onnx", "calib.npz", ptq.QuantizeConfig(calib="mse"))
+        >>> result.report.accuracy.sqnr_db
+        38.2
+
+    Args:
+        model: the file of a float32 model.
+        calibration: real inputs: a path in any form that ``--calib-data`` takes, a data set, or
+            ``None`` if ``options.statistics`` names a statistics file.
+        config: how to quantize.
+        options: where to write, what to measure on, how many threads.
+
+    Raises:
+        ConfigError: a setting is wrong, or the output exists.
+        ModelError: the model cannot be read, or has nothing to quantize.
+        DataError: the data does not fit the model.
+        CalibrationError: the data does not determine a range, or statistics are stale.
+        VerificationError: the result does not load, gives NaN, or is larger than the model.
+    """
+    config, options = config or QuantizeConfig(), options or RunOptions()
+    path = Path(model)
+    output = options.output or default_output(path, config.bits)
+    require_free([output, options.report], path, force=options.force)
+    stages = Stages(options.on_progress)
+    with stages.stage("prepare"):
+        source = open_source(path)
+    inputs = _inputs(source, calibration, config, options)
+    work = Work(source, inputs, config, stages, options.threads)
+    with Draft(output) as draft:
+        plan, emitted, coverage = work.emit(draft)
+        _require_smaller(source, draft, config)
+        evidence = inputs.evidence()
+        proof = None
+        if evidence is not None:
+            proof = prove(source.path, draft.path, evidence, stages, options.threads)
+        findings = Findings(
+            source=source,
+            config=config,
+            calibration=work.observed(),
+            evidence=evidence,
+            plan=plan,
+            emitted=emitted,
+            coverage=coverage,
+            proof=proof,
+            stages=stages,
+            notices=inputs.notices(),
+        )
+        report = findings.report(draft)
+        if options.report is not None:
+            write_atomically(options.report, report.to_json())
+        draft.publish()
+    return Result(output, report, plan)
+
+
+def calibrate(
+    model: str | os.PathLike[str],
+    calibration: Data | None,
+    output: str | os.PathLike[str],
+    config: QuantizeConfig | None = None,
+    *,
+    merge: Sequence[Path] = (),
+    options: RunOptions | None = None,
+) -> Calibration:
+    """Observe a model on data and write the statistics, from which any method can be solved.
+
+    Args:
+        model: the file of a float32 model.
+        calibration: real inputs, as for `quantize`; ``None`` to merge files only.
+        output: the statistics file to write.
+        config: which operators are to be quantized decides which tensors are observed.
+        merge: statistics files of other parts of the data, added in this order.
+        options: how many samples and threads.
+
+    Raises:
+        PtqError: as `quantize`.
+    """
+    config, options = config or QuantizeConfig(), options or RunOptions()
+    require_free([Path(output)], Path(model), force=options.force)
+    stages = Stages(options.on_progress)
+    with stages.stage("prepare"):
+        source = open_source(Path(model))
+    target = load_target(config.target)
+    sites = find_sites(
+        source.model, target, op_types=config.op_types, exclude=config.exclude
+    )
+    require_sites(sites, source, target)
+    parts = []
+    if calibration is not None:
+        data = _dataset(calibration, source, options, samples=options.samples, seed=config.seed)
+        settings = ObserverSettings(config.sample_size, config.ema_decay, options.threads)
+        tensors = [r.observed for r in requests(sites) if r.observed]
+        with stages.stage("observe", len(data)) as step:
+            parts.append(observe_tensors(source, tensors, data, settings, on_feed=step))
+    for path in merge:
+        part = Calibration.load(path)
+        part.require_fresh(source, path, None)
+        parts.append(part)
+    if not parts:
+        raise ConfigError(f"calibrating needs data; give one of: {data_forms()}")
+    found = reduce(operator.add, parts)
+    found.save(Path(output))
+    return found
+
+
+def inspect(model: str | os.PathLike[str], config: QuantizeConfig | None = None) -> Inspection:
+    """Return what a model is made of, and what of it would be quantized.
+
+    Raises:
+        ModelError: the model cannot be read.
+        ConfigError: a setting is wrong.
+    """
+    config = config or QuantizeConfig()
+    return inspect_source(open_source(Path(model)), config)
+
+
+def require_free(outputs: Sequence[Path | None], model: Path, *, force: bool) -> None:
+    """Refuse to overwrite, before any work is done.
+
+    Raises:
+        ConfigError: a file exists and ``force`` is not given, an output is the model itself, or
+            its folder does not exist.
+    """
+    for output in outputs:
+        if output is None:
+            continue
+        if output.exists() and model.exists() and output.samefile(model):
+            raise ConfigError(f"'{output}' is the float model itself; choose another name with -o")
+        if output.exists() and not force:
+            raise ConfigError(f"'{output}' exists; give --force to replace it, or another name")
+        if output.is_dir():
+            raise ConfigError(f"'{output}' is a folder; give the name of a file")
+        if not output.parent.is_dir():
+            raise ConfigError(f"folder '{output.parent}' does not exist; create it first")
+
+
+def _inputs(
+    source: Source, calibration: Data | None, config: QuantizeConfig, options: RunOptions
+) -> Inputs:
+    if calibration is None and options.statistics is None:
+        raise ConfigError(f"quantizing needs calibration data; give one of: {data_forms()}")
+    evaluation = labels = None
+    if options.evaluation is not None:
+        evaluation = _dataset(options.evaluation, source, options, samples=None, seed=config.seed)
+    if options.labels is not None:
+        if evaluation is None:
+            raise ConfigError("labels need evaluation data; give --eval-data as well")
+        labels = select_labels(read_labels(options.labels), evaluation)
+    opened = None
+    if calibration is not None:
+        opened = _dataset(
+            calibration, source, options, samples=options.samples, seed=config.seed
+        )
+    return Inputs(opened, options.statistics, evaluation, labels)
+
+
+def _dataset(
+    data: Data, source: Source, options: RunOptions, *, samples: int | None, seed: int
+) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    return open_dataset(
+        data,
+        source.inputs,
+        samples=samples,
+        seed=seed,
+        images=options.images,
+        tensor_parser=parse_tensor,
+    )
+
+
+def _require_smaller(source: Source, draft: Draft, config: QuantizeConfig) -> None:
+    if draft.size_bytes < source.size_bytes or config.allow_larger:
+        return
+    raise VerificationError(
+        f"the quantized model has {draft.size_bytes} bytes, the float model {source.size_bytes}: "
+        "scales and zero points outweigh such small weights; keep the float model, or give "
+        "--allow-larger"
+    )

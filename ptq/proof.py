@@ -1,0 +1,74 @@
+"""Prove a quantized model on real feeds: accuracy, and latency beside a null control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ptq.data import Dataset
+from ptq.data.feeds import Feed
+from ptq.evaluate.accuracy import Accuracy, compare
+from ptq.evaluate.latency import Latency, measure_latency
+from ptq.progress import Stages
+from ptq.runtime.session import open_session
+
+#: When accuracy must be measured on calibration data, this many samples of it are enough.
+_CALIBRATION_SAMPLES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What to measure on.
+
+    Attributes:
+        data: the feeds.
+        labels: the right class of each row, if known.
+        held_out: whether the data is other than the calibration data.
+    """
+
+    data: Dataset
+    labels: np.ndarray | None
+    held_out: bool
+
+    @property
+    def samples(self) -> int:
+        """How many feeds are used."""
+        count = len(self.data)
+        return count if self.held_out else min(count, _CALIBRATION_SAMPLES)
+
+    def feeds(self) -> Iterator[Feed]:
+        """Yield the feeds to measure on."""
+        return islice(iter(self.data), self.samples)
+
+
+def prove(
+    reference: Path, quantized: Path, evidence: Evidence, stages: Stages, threads: int
+) -> tuple[Accuracy, Latency]:
+    """Run both files on the evidence, then time them on its first feed.
+
+    Raises:
+        VerificationError: the quantized model does not load, or gives NaN.
+        DataError: the data does not fit.
+    """
+    with stages.stage("evaluate", evidence.samples) as step:
+        accuracy = compare(
+            open_session(reference, threads=threads),
+            open_session(quantized, threads=threads),
+            evidence.feeds(),
+            labels=evidence.labels,
+            on_feed=step,
+        )
+    with stages.stage("time"):
+        # one thread: with more, two cores shared with other work measure the other work
+        latency = measure_latency(
+            partial(open_session, reference),
+            partial(open_session, quantized),
+            next(evidence.feeds()),
+            threads=1,
+        )
+    return accuracy, latency

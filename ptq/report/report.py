@@ -1,0 +1,164 @@
+"""The report of a quantization: one value that holds every figure; `docs/formats.md` describes it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from ptq.config import QuantizeConfig
+from ptq.evaluate.accuracy import Accuracy
+from ptq.evaluate.latency import Latency
+
+#: Raised whenever a field changes its meaning or goes away; new fields may come without.
+SCHEMA = 1
+
+
+class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A model file; ``size_bytes`` and ``sha256`` cover its external data too."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class DataInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A data set: ``sha256`` is over the feeds themselves, in order.
+
+    Attributes:
+        source: as the user gave it.
+        samples: how many feeds were used.
+        sha256: digest of the content.
+        synthetic: whether it is random numbers instead of real data.
+        role: what it was used for here: ``calibration``, ``evaluation``, or
+            ``calibration (no evaluation data given)`` when accuracy was measured on it.
+    """
+
+    source: str
+    samples: int
+    sha256: str
+    synthetic: bool
+    role: str
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the figures were measured."""
+
+    ptq: str
+    onnxruntime: str
+    python: str
+    machine: str
+    cores: int
+
+    @classmethod
+    def here(cls) -> Environment:
+        """Return this process's environment."""
+        from ptq import __version__
+
+        return cls(
+            ptq=__version__,
+            onnxruntime=version("onnxruntime"),
+            python=platform.python_version(),
+            machine=platform.machine(),
+            cores=os.cpu_count() or 1,
+        )
+
+
+class FloatNodes(msgspec.Struct, frozen=True, kw_only=True):
+    """Nodes left in float for one reason."""
+
+    op_type: str
+    why: str
+    names: tuple[str, ...]
+
+
+class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One quantized activation: what was observed, and what was chosen.
+
+    Attributes:
+        name: the tensor.
+        qtype: the grid.
+        scale: the step.
+        zero_point: the code of 0.0.
+        lo: lower end of the clipping range.
+        hi: upper end.
+        observed_min: smallest value seen, if it was observed itself.
+        observed_max: largest.
+        clip_share: share of the values outside the range, in 0..1.
+    """
+
+    name: str
+    qtype: str
+    scale: float
+    zero_point: int
+    lo: float
+    hi: float
+    observed_min: float | None
+    observed_max: float | None
+    clip_share: float
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a quantization decided and measured.
+
+    Attributes:
+        environment: versions and machine.
+        input: the float model.
+        output: the quantized model; ``None`` for a dry run.
+        config: every setting.
+        calibration: the data that ranges come from.
+        evaluation: the data that accuracy was measured on; ``None`` if there was none.
+        prepared: what the prepare passes did, one line each.
+        integer_nodes: nodes planned as integer kernels, by operator type.
+        float_nodes: the others, by reason.
+        ran_integer: integer kernels in onnxruntime's optimized graph, by type.
+        ran_float: float operators there, by type.
+        conversions: QuantizeLinear and DequantizeLinear there.
+        tensors: every quantized activation.
+        weights: how many weights were quantized.
+        biases: how many biases became int32.
+        widened: nodes of which a weight scale was enlarged so that the bias fits int32.
+        coarse_biases: nodes of which the bias is rounded by more than half an output step.
+        accuracy: ``None`` if there was no data to measure it on.
+        latency: ``None`` likewise.
+        stages_s: wall time by stage.
+        peak_rss_bytes: the largest resident size of the process until now.
+        notices: what the user should know.
+        schema: version of this format.
+    """
+
+    environment: Environment
+    input: FileInfo
+    output: FileInfo | None
+    config: QuantizeConfig
+    calibration: DataInfo | None
+    evaluation: DataInfo | None
+    prepared: tuple[str, ...]
+    integer_nodes: dict[str, int]
+    float_nodes: tuple[FloatNodes, ...]
+    ran_integer: dict[str, int]
+    ran_float: dict[str, int]
+    conversions: int
+    tensors: tuple[TensorInfo, ...]
+    weights: int
+    biases: int
+    widened: tuple[str, ...]
+    coarse_biases: tuple[str, ...]
+    accuracy: Accuracy | None
+    latency: Latency | None
+    stages_s: dict[str, float]
+    peak_rss_bytes: int
+    notices: tuple[str, ...]
+    schema: int = SCHEMA
+
+    def to_json(self) -> bytes:
+        """Return the report as indented JSON. An infinite SQNR (equal outputs) is ``null``."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+
+def file_info(path: Path, sha256: str, size_bytes: int) -> FileInfo:
+    """Return the description of a model file."""
+    return FileInfo(path=str(path), size_bytes=size_bytes, sha256=sha256)

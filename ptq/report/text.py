@@ -1,0 +1,93 @@
+"""The result table for a terminal."""
+
+from __future__ import annotations
+
+import math
+
+from ptq.report.report import Report
+from ptq.report.table import aligned, megabytes
+
+
+def result_table(report: Report) -> str:
+    """Return the table that `ptq quantize` prints: size, speed, accuracy, what ran as integer."""
+    rows = [("", "float", "int8", "")]
+    if report.output is not None:
+        rows.append(_size(report))
+    rows += _latency(report)
+    rows += _accuracy(report)
+    lines = [*aligned(rows), "", *_placement(report)]
+    if report.output is not None:
+        lines += ["", f"wrote {report.output.path}"]
+    return "\n".join(lines)
+
+
+def _size(report: Report) -> tuple[str, str, str, str]:
+    assert report.output is not None
+    before, after = report.input.size_bytes, report.output.size_bytes
+    return ("size", megabytes(before), megabytes(after), f"{before / after:.2f}x smaller")
+
+
+def _latency(report: Report) -> list[tuple[str, str, str, str]]:
+    latency = report.latency
+    if latency is None:
+        return [("latency", "-", "-", "not measured")]
+    control = f"control {latency.control:.2f}x, spread {latency.spread:.2f}x"
+    verdict = latency.verdict
+    if verdict != "no difference":
+        ratio = latency.speedup if latency.speedup > 1 else 1 / latency.speedup
+        verdict = f"{ratio:.2f}x {verdict}"
+    threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
+    return [
+        (
+            f"latency ({threads})",
+            f"{latency.reference.median_ms:.2f} ms",
+            f"{latency.quantized.median_ms:.2f} ms",
+            f"{verdict} ({control}, n={latency.rounds})",
+        )
+    ]
+
+
+def _accuracy(report: Report) -> list[tuple[str, str, str, str]]:
+    accuracy = report.accuracy
+    if accuracy is None or report.evaluation is None:
+        return [("accuracy", "-", "-", "not measured")]
+    made_up = "random " if report.evaluation.synthetic else ""
+    role = report.evaluation.role.partition(" ")[0]
+    on = f"{accuracy.samples} {made_up}{role} samples"
+    rows = [("SQNR", "", _decibels(accuracy.sqnr_db), on)]
+    if len(accuracy.outputs) > 1:
+        rows += [(f"  {o.name}", "", _decibels(o.sqnr_db), "") for o in accuracy.outputs]
+    rows.append(("cosine", "", f"{min(o.cosine for o in accuracy.outputs):.5f}", ""))
+    rows.append(("max abs error", "", f"{max(o.max_abs for o in accuracy.outputs):.4g}", ""))
+    if accuracy.agreement is not None:
+        rows.append(("top-1 agreement", "", f"{accuracy.agreement:.2%}", "with the float model"))
+    if accuracy.float_top1 is not None and accuracy.quantized_top1 is not None:
+        change = accuracy.quantized_top1 - accuracy.float_top1
+        rows.append(
+            (
+                "top-1 accuracy",
+                f"{accuracy.float_top1:.2%}",
+                f"{accuracy.quantized_top1:.2%}",
+                f"{100 * change:+.2f} points",
+            )
+        )
+    return rows
+
+
+def _placement(report: Report) -> list[str]:
+    total = sum(report.ran_integer.values())
+    lines = [f"{total} integer kernels in onnxruntime: {_counts(report.ran_integer)}"]
+    if report.ran_float:
+        lines.append(
+            f"{sum(report.ran_float.values())} float operators: {_counts(report.ran_float)}"
+        )
+    lines.append(f"{report.conversions} QuantizeLinear/DequantizeLinear left")
+    return lines
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {op}" for op, n in counts.items()) or "none"
+
+
+def _decibels(value: float) -> str:
+    return "exact" if math.isinf(value) and value > 0 else f"{value:.2f} dB"

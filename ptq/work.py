@@ -1,0 +1,218 @@
+"""One quantization under way: from sites to a checked draft of the integer model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ptq import __version__
+from ptq.calib import Range
+from ptq.calibration import Calibration, ObserverSettings, observe_tensors
+from ptq.config import QuantizeConfig
+from ptq.data import Dataset
+from ptq.errors import CalibrationError, ConfigError
+from ptq.graph.emit_qdq import Emitted, emit_qdq
+from ptq.graph.publish import Draft
+from ptq.graph.scales import with_scales_as_inputs
+from ptq.graph.sites import Sites, find_sites, plan_nodes, requests
+from ptq.graph.types import Model
+from ptq.numerics.affine import QTensor
+from ptq.numerics.qtype import QType
+from ptq.plan import Plan
+from ptq.plan.make import RangeChoice, decide
+from ptq.progress import Stages
+from ptq.proof import Evidence
+from ptq.runtime.coverage import Coverage, measure_coverage
+from ptq.runtime.session import open_session, run
+from ptq.search.qcode import search_exponents
+from ptq.source import Source, require_sites
+from ptq.targets import load_target
+
+#: How often sites that onnxruntime does not fuse are handed back to float before giving up.
+_REPAIRS = 3
+
+#: Samples on which a search over the network's output measures each trial.
+_SEARCH_SAMPLES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a quantization works from, beside the model.
+
+    Attributes:
+        calibration: the calibration data.
+        statistics: a statistics file to use in its place.
+        evaluation: held-out data to measure accuracy on.
+        labels: the right class of every evaluation row.
+    """
+
+    calibration: Dataset | None = None
+    statistics: Path | None = None
+    evaluation: Dataset | None = None
+    labels: np.ndarray | None = None
+
+    def evidence(self) -> Evidence | None:
+        """Return what accuracy can be measured on: held-out data if there is any."""
+        if self.evaluation is not None:
+            return Evidence(self.evaluation, self.labels, held_out=True)
+        if self.labels is not None:
+            raise ConfigError("labels need evaluation data; give --eval-data as well")
+        if self.calibration is not None:
+            return Evidence(self.calibration, None, held_out=False)
+        return None
+
+    def notices(self) -> tuple[str, ...]:
+        """Return what the readers had to say, once each."""
+        said = [n for data in (self.calibration, self.evaluation) if data for n in data.notices]
+        return tuple(dict.fromkeys(said))
+
+
+class Work:
+    """One quantization under way: statistics are kept while sites are taken back to float."""
+
+    def __init__(
+        self,
+        source: Source,
+        inputs: Inputs,
+        config: QuantizeConfig,
+        stages: Stages,
+        threads: int,
+    ) -> None:
+        self.source = source
+        self.inputs = inputs
+        self.config = config
+        self.stages = stages
+        self.threads = threads
+        self.target = load_target(config.target)
+        self.solver = config.solver()
+        self.weight_quantizer = config.weight_quantizer()
+        self.calibration: Calibration | None = None
+        if inputs.statistics is not None:
+            self.calibration = Calibration.load(inputs.statistics)
+            self.calibration.require_fresh(source, inputs.statistics, inputs.calibration)
+
+    def emit(self, draft: Draft) -> tuple[Plan, Emitted, Coverage]:
+        """Write the quantized model, and take back to float what the runtime would not fuse."""
+        keep_float: dict[str, str] = {}
+        for _ in range(_REPAIRS):
+            sites = self._sites(keep_float)
+            plan = self._plan(sites, keep_float)
+            with self.stages.stage("emit"):
+                model = self.source.model.clone()
+                emitted = self._emit(model, keep_float, plan)
+                model.metadata_props["ptq"] = self._recipe()
+                draft.save(model)
+            with self.stages.stage("check"):
+                draft.check()
+                planned = [s.name for s in sites.sites]
+                coverage = measure_coverage(draft.path, planned)
+            if not coverage.unfused:
+                return plan, emitted, coverage
+            why = "onnxruntime does not fuse it into an integer kernel"
+            keep_float.update(dict.fromkeys(coverage.unfused, why))
+        return plan, emitted, coverage
+
+    def _sites(self, keep_float: dict[str, str]) -> Sites:
+        sites = find_sites(
+            self.source.model,
+            self.target,
+            op_types=self.config.op_types,
+            exclude=self.config.exclude,
+            keep_float=keep_float,
+        )
+        require_sites(sites, self.source, self.target)
+        return sites
+
+    def _emit(self, model: Model, keep_float: dict[str, str], plan: Plan) -> Emitted:
+        sites = find_sites(
+            model,
+            self.target,
+            op_types=self.config.op_types,
+            exclude=self.config.exclude,
+            keep_float=keep_float,
+        )
+        return emit_qdq(model, sites, plan, self._quantize_weight)
+
+    def _quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
+        per_channel = self.config.weights == "per-channel"
+        return self.weight_quantizer.quantize(
+            w,
+            QType.parse(self.target.weight),
+            axis=axis if per_channel else None,
+            symmetric=symmetric,
+        )
+
+    def observed(self) -> Calibration:
+        """Return the statistics that the plan rests on."""
+        assert self.calibration is not None, "planning comes first"
+        return self.calibration
+
+    # -- statistics and ranges ----------------------------------------------------------------
+
+    def _plan(self, sites: Sites, keep_float: dict[str, str]) -> Plan:
+        asked = requests(sites)
+        self._observe([r.observed for r in asked if r.observed])
+        assert self.calibration is not None
+        symmetric = self.config.symmetric or self.solver.power_of_two
+        choice = RangeChoice(self.solver, QType.parse(self.target.activation), symmetric)
+        nodes = plan_nodes(self.source.model, sites, symmetric=self.config.weights_symmetric)
+        with self.stages.stage("solve"):
+            decisions = decide(asked, self.observed().stats, choice)
+        plan = Plan(target=self.target.name, tensors=decisions, nodes=nodes)
+        if self.config.searches_output:
+            fixed = self._search(plan, keep_float)
+            decisions = decide(asked, self.observed().stats, choice, fixed=fixed)
+            plan = msgspec.structs.replace(plan, tensors=decisions)
+        return plan
+
+    def _observe(self, tensors: Sequence[str]) -> None:
+        """Observe what has not been observed yet."""
+        known = self.calibration.stats if self.calibration is not None else {}
+        missing = [t for t in tensors if t not in known]
+        if not missing:
+            return
+        if self.inputs.statistics is not None:
+            raise CalibrationError(
+                f"'{self.inputs.statistics}' lacks tensor '{missing[0]}'; run `ptq calibrate` with "
+                "the same --target, --op-types and --exclude"
+            )
+        data = self.inputs.calibration
+        if data is None:
+            raise ConfigError("quantizing needs calibration data; give --calib-data or --stats")
+        settings = ObserverSettings(self.config.sample_size, self.config.ema_decay, self.threads)
+        with self.stages.stage("observe", len(data)) as step:
+            found = observe_tensors(self.source, missing, data, settings, on_feed=step)
+        self.calibration = Calibration(found.header, {**known, **found.stats})
+
+    def _search(self, plan: Plan, keep_float: dict[str, str]) -> dict[str, Range]:
+        """Search power-of-two scales by the error of the network's output."""
+        data = self.inputs.calibration
+        if data is None:
+            raise ConfigError("--qcode-objective output runs the network; give --calib-data")
+        feeds = list(islice(iter(data), _SEARCH_SAMPLES))
+        reference = open_session(self.source.path, threads=self.threads)
+        wanted = [run(reference, feed, where="a calibration sample") for feed in feeds]
+        model = self.source.model.clone()
+        emitted = self._emit(model, keep_float, plan)
+        scaled = with_scales_as_inputs(model, emitted.scales, self.source.folder)
+        with self.stages.stage("search", len(plan.tensors)) as step:
+            found = search_exponents(scaled, plan.tensors, wanted, feeds, on_tensor=step)
+        return found.ranges
+
+    def _recipe(self) -> str:
+        """Return what made this model, as JSON without times or paths."""
+        header = self.observed().header
+        recipe = {
+            "ptq": __version__,
+            "config": msgspec.to_builtins(self.config),
+            "model_sha256": self.source.digest,
+            "data_sha256": header.data_sha256,
+            "samples": header.samples,
+            "random_data": header.synthetic,
+        }
+        return msgspec.json.encode(recipe, order="sorted").decode()
