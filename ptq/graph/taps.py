@@ -28,6 +28,11 @@ Shape = tuple[int, ...]
 _NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Sqrt", "Exp"})
 
 
+#: The output that gathers the extremes of every reduced tensor, shape ``(1, extremes, 1, 1)``.
+_PREFIX = "ptq_probe/"
+EXTREMES = f"{_PREFIX}extremes"
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """Where the values of one tensor come out of the tapped model.
@@ -35,20 +40,15 @@ class Probe:
     Attributes:
         tensor: the tensor observed.
         sample: the output that holds some or all of its values.
-        hi: the output whose maximum is the tensor's; ``None`` if the sample is the whole tensor.
-        negated_lo: the output whose maximum is minus the tensor's minimum; ``None`` if the sample
-            is the whole tensor, or the tensor cannot be negative.
+        hi: where in `EXTREMES` its maximum is; ``None`` if the sample is the whole tensor.
+        negated_lo: where in `EXTREMES` minus its minimum is; ``None`` if the sample is the whole
+            tensor, or the tensor cannot be negative.
     """
 
     tensor: str
     sample: str
-    hi: str | None = None
-    negated_lo: str | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether the sample holds every value."""
-        return self.hi is None
+    hi: int | None = None
+    negated_lo: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,14 +56,16 @@ class TappedModel:
     """A serialized model whose outputs are what the probes name.
 
     Attributes:
-        model: the bytes of the model; external data still lies in ``folder``.
+        model: the bytes of the model; external data lies where the float model's does.
         probes: one for each tensor that is not an input of the model.
         inputs: the tapped tensors that are inputs of the model, read from the feeds themselves.
+        outputs: the outputs, each once.
     """
 
     model: bytes
     probes: tuple[Probe, ...]
     inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 def tap(model: ir.Model, tensors: Sequence[str], *, feed: Feed, sample_size: int) -> TappedModel:
@@ -87,12 +89,13 @@ def tap(model: ir.Model, tensors: Sequence[str], *, feed: Feed, sample_size: int
             raise ModelError(f"tensor '{name}' is not in the model")
         if name not in inputs:
             builder.probe(values[name])
-    tapped.graph.outputs[:] = builder.outputs
+    tapped.graph.outputs[:] = builder.outputs()
     _drop_unread(tapped.graph)
     return TappedModel(
         model=to_bytes(tapped),
         probes=tuple(builder.probes),
         inputs=tuple(t for t in tensors if t in inputs),
+        outputs=tuple(v.name or "" for v in tapped.graph.outputs),
     )
 
 
@@ -104,21 +107,39 @@ class _Builder:
         self.shapes = shapes
         self.sample_size = sample_size
         self.probes: list[Probe] = []
-        self.outputs: list[ir.Value] = []
+        self.samples: list[ir.Value] = []
+        self.extremes: list[ir.Value] = []
+
+    def outputs(self) -> list[ir.Value]:
+        """Return what the tapped model puts out: the samples, and all extremes as one."""
+        if not self.extremes:
+            return self.samples
+        gathered = ir.node("Concat", self.extremes, attributes={"axis": 1}, name=EXTREMES)
+        gathered.outputs[0].name = EXTREMES
+        gathered.outputs[0].dtype = ir.DataType.FLOAT
+        self.graph.append(gathered)
+        return [*self.samples, gathered.outputs[0]]
 
     def probe(self, value: ir.Value) -> None:
         name = value.name or ""
         stride = self._stride(value)
         if stride < 2:
-            self.outputs.append(value)
+            self.samples.append(value)
             self.probes.append(Probe(name, sample=name))
             return
         sample = self._append("MaxPool", value, kernel_shape=[1, 1], strides=[stride, stride])
-        hi = self._append("GlobalMaxPool", value)
+        self.samples.append(sample)
+        hi = self._extreme(value)
         negated_lo = None
         if not _never_negative(value):
-            negated_lo = self._append("GlobalMaxPool", self._append_inner("Neg", value))
-        self.probes.append(Probe(name, sample=sample, hi=hi, negated_lo=negated_lo))
+            negated_lo = self._extreme(self._append("Neg", value))
+        self.probes.append(Probe(name, sample.name or "", hi, negated_lo))
+
+    def _extreme(self, value: ir.Value) -> int:
+        """Reduce to the maximum, first in the convolutions' layout, and return its place."""
+        pooled = self._append("GlobalMaxPool", value)
+        self.extremes.append(self._append("ReduceMax", pooled))
+        return len(self.extremes) - 1
 
     def _stride(self, value: ir.Value) -> int:
         """Return the spatial stride that leaves about `sample_size` values, 1 for all of them."""
@@ -128,21 +149,17 @@ class _Builder:
         size = prod((dims[0] or 1, *dims[1:]))
         return min(isqrt(size // self.sample_size), *dims[2:])
 
-    def _append_inner(self, op_type: str, value: ir.Value, **attributes: list[int]) -> ir.Value:
+    def _append(self, op_type: str, value: ir.Value, **attributes: list[int]) -> ir.Value:
         node = ir.node(op_type, [value], attributes=attributes or None)
-        node.outputs[0].name = f"ptq_probe/{value.name}/{op_type}"
+        node.name = f"{_PREFIX}{(value.name or '').removeprefix(_PREFIX)}/{op_type}"
+        node.outputs[0].name = node.name
         node.outputs[0].dtype = ir.DataType.FLOAT
         producer = value.producer()
-        if producer is not None and producer.graph is self.graph:
-            self.graph.insert_after(producer, node)
-        else:
+        if producer is None:
             self.graph.insert_before(self.graph[0], node)
+        else:
+            self.graph.insert_after(producer, node)
         return node.outputs[0]
-
-    def _append(self, op_type: str, value: ir.Value, **attributes: list[int]) -> str:
-        output = self._append_inner(op_type, value, **attributes)
-        self.outputs.append(output)
-        return output.name or ""
 
 
 def _never_negative(value: ir.Value) -> bool:

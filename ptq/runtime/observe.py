@@ -15,7 +15,7 @@ import numpy as np
 
 from ptq.data.feeds import Feed, hash_feed
 from ptq.errors import CalibrationError
-from ptq.graph.taps import Probe, TappedModel
+from ptq.graph.taps import EXTREMES, TappedModel
 from ptq.runtime.session import Session, open_session, run
 from ptq.stats.base import TensorStats
 from ptq.stats.ema import EmaMinMax
@@ -23,7 +23,6 @@ from ptq.stats.histogram import Histogram
 from ptq.stats.minmax import MinMax
 
 R = TypeVar("R")
-S = TypeVar("S", MinMax, EmaMinMax, Histogram)
 
 #: Values of one tensor gathered before they are counted: large enough to amortise the call.
 _BUFFERED = 1 << 16
@@ -62,7 +61,7 @@ def observe(
 
     Args:
         tapped: what to run.
-        feeds: the calibration data; at most ``2 * threads`` feeds are in memory at once.
+        feeds: the calibration data; at most ``threads + 2`` feeds are in memory at once.
         sample_size: how many values of a tensor enter its histogram from each feed, about.
             Minimum and maximum are of all values.
         ema_decay: the decay of the moving averages of minimum and maximum.
@@ -90,52 +89,54 @@ def observe(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Reading:
-    """Of one tensor in one feed: exact extremes, number of values, and a flat sample."""
+class _Readings:
+    """Of every tapped tensor in one feed: exact extremes, number of values, and a flat sample.
 
-    lo: float
-    hi: float
-    size: int
-    sample: np.ndarray
+    Attributes:
+        lo: float64, one for each tensor.
+        hi: float64, likewise.
+        sizes: int64, how many values were sampled; 0 for an empty tensor.
+        samples: float32, flat.
+    """
+
+    lo: np.ndarray
+    hi: np.ndarray
+    sizes: np.ndarray
+    samples: list[np.ndarray]
 
 
 class _Reader:
     """Runs one feed and reads its probes; safe to use from several threads at once."""
 
-    def __init__(
-        self,
-        tapped: TappedModel,
-        session: Session | None,
-        sample_size: int,
-    ) -> None:
+    def __init__(self, tapped: TappedModel, session: Session | None, sample_size: int) -> None:
         self.tapped = tapped
         self.session = session
         self.sample_size = sample_size
-        wanted = (n for p in tapped.probes for n in (p.sample, p.hi, p.negated_lo) if n)
-        self.outputs = list(dict.fromkeys(wanted))
+        first = len(tapped.inputs)
+        placed = list(enumerate(tapped.probes, start=first))
+        self.reduced = {i for i, p in placed if p.hi is not None}
+        self.hi = [(i, p.hi) for i, p in placed if p.hi is not None]
+        self.lo = [(i, p.negated_lo) for i, p in placed if p.negated_lo is not None]
 
-    def read(self, feed: Feed) -> list[_Reading]:
-        readings = [self._whole(feed[name]) for name in self.tapped.inputs]
-        if self.session is None:
-            return readings
-        values = run(self.session, feed, self.outputs, where="a calibration sample")
-        found = dict(zip(self.outputs, values, strict=True))
-        readings += [self._probe(p, found) for p in self.tapped.probes]
-        return readings
-
-    def _probe(self, probe: Probe, found: dict[str, np.ndarray]) -> _Reading:
-        sample = found[probe.sample]
-        if probe.hi is None:
-            return self._whole(sample)
-        hi = float(found[probe.hi].max())
-        lo = 0.0 if probe.negated_lo is None else -float(found[probe.negated_lo].max())
-        return _Reading(lo, hi, sample.size, self._thinned(sample))
-
-    def _whole(self, values: np.ndarray) -> _Reading:
-        if not values.size:
-            return _Reading(0.0, 0.0, 0, values.ravel())
-        lo, hi = float(values.min()), float(values.max())
-        return _Reading(lo, hi, values.size, self._thinned(values))
+    def read(self, feed: Feed) -> _Readings:
+        values = [feed[name] for name in self.tapped.inputs]
+        found: dict[str, np.ndarray] = {}
+        if self.session is not None:
+            outputs = run(self.session, feed, self.tapped.outputs, where="a calibration sample")
+            found = dict(zip(self.tapped.outputs, outputs, strict=True))
+            values += [found[p.sample] for p in self.tapped.probes]
+        lo, hi = np.zeros(len(values)), np.zeros(len(values))
+        for i, value in enumerate(values):
+            if i not in self.reduced and value.size:
+                lo[i], hi[i] = value.min(), value.max()
+        if EXTREMES in found:
+            extremes = found[EXTREMES].reshape(-1)
+            for pairs, into, sign in ((self.hi, hi, 1), (self.lo, lo, -1)):
+                places, sources = (list(x) for x in zip(*pairs, strict=True)) if pairs else ([], [])
+                into[places] = sign * extremes[sources]
+        samples = [self._thinned(v) for v in values]
+        sizes = np.array([v.size for v in values], np.int64)
+        return _Readings(lo, hi, sizes, samples)
 
     def _thinned(self, values: np.ndarray) -> np.ndarray:
         """A regular sample whose step shares no factor with the shape: it favours no channel."""
@@ -148,40 +149,52 @@ class _Reader:
 
 
 class _Summary:
-    """Sums up readings; memory is bounded by a buffer and one histogram for each tensor."""
+    """Sums up readings; memory is bounded by a buffer and one histogram for each tensor.
+
+    What it does to extremes is what `MinMax` and `EmaMinMax` do when they are added, for all
+    tensors at once: a thousand small additions for each feed would cost as much as some networks.
+    """
 
     def __init__(self, names: Sequence[str], ema_decay: float) -> None:
+        count = len(names)
         self.names = names
         self.decay = ema_decay
-        self.minmax: list[MinMax | None] = [None] * len(names)
-        self.ema: list[EmaMinMax | None] = [None] * len(names)
-        self.hist: list[Histogram | None] = [None] * len(names)
+        self.lo, self.hi = np.full(count, np.inf), np.full(count, -np.inf)
+        self.sizes, self.batches = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        # rows: moving averages of minimum and maximum, and the extremes of the first batch
+        self.ema, self.first = np.zeros((2, count)), np.zeros((2, count))
+        self.hist: list[Histogram | None] = [None] * count
         self.buffers: list[list[np.ndarray]] = [[] for _ in names]
-        self.buffered = [0] * len(names)
+        self.buffered = [0] * count
 
-    def add(self, readings: Sequence[_Reading], index: int) -> None:
-        for i, reading in enumerate(readings):
-            if not np.isfinite(reading.lo) or not np.isfinite(reading.hi):
-                raise CalibrationError(
-                    f"tensor '{self.names[i]}' takes a NaN or infinite value in calibration sample "
-                    f"{index}; check the preprocessing of the data"
-                )
-            if not reading.size:
-                continue
-            seen = MinMax(reading.lo, reading.hi, reading.size)
-            averaged = EmaMinMax.of_range(reading.lo, reading.hi, self.decay)
-            self.minmax[i] = _plus(self.minmax[i], seen)
-            self.ema[i] = _plus(self.ema[i], averaged)
-            self.buffers[i].append(reading.sample)
-            self.buffered[i] += reading.sample.size
+    def add(self, readings: _Readings, index: int) -> None:
+        extremes = np.stack([readings.lo, readings.hi])
+        finite = np.isfinite(extremes).all(axis=0)
+        if not finite.all():
+            raise CalibrationError(
+                f"tensor '{self.names[int(finite.argmin())]}' takes a NaN or infinite value in "
+                f"calibration sample {index}; check the preprocessing of the data"
+            )
+        seen = readings.sizes > 0
+        begun = self.batches > 0
+        np.minimum(self.lo, readings.lo, out=self.lo, where=seen)
+        np.maximum(self.hi, readings.hi, out=self.hi, where=seen)
+        faded = np.where(begun, extremes + self.decay * (self.ema - extremes), extremes)
+        self.ema = np.where(seen, faded, self.ema)
+        self.first = np.where(seen & ~begun, extremes, self.first)
+        self.sizes += readings.sizes
+        self.batches += seen
+        for i, sample in enumerate(readings.samples):
+            self.buffers[i].append(sample)
+            self.buffered[i] += sample.size
             if self.buffered[i] >= _BUFFERED:
                 self._flush(i)
 
     def _flush(self, i: int) -> None:
-        if not self.buffers[i]:
+        if not self.buffered[i]:
             return
-        counted = Histogram.of(np.concatenate(self.buffers[i]))
-        self.hist[i] = _plus(self.hist[i], counted)
+        counted, before = Histogram.of(np.concatenate(self.buffers[i])), self.hist[i]
+        self.hist[i] = counted if before is None else before + counted
         self.buffers[i] = []
         self.buffered[i] = 0
 
@@ -189,17 +202,21 @@ class _Summary:
         found: dict[str, TensorStats] = {}
         for i, name in enumerate(self.names):
             self._flush(i)
-            minmax, ema, hist = self.minmax[i], self.ema[i], self.hist[i]
-            if minmax is None or ema is None or hist is None:
+            hist = self.hist[i]
+            if hist is None:
                 raise CalibrationError(
                     f"tensor '{name}' was empty in every calibration sample; exclude its reader"
                 )
-            found[name] = TensorStats(minmax, ema, hist)
+            found[name] = TensorStats(self._minmax(i), self._ema(i), hist)
         return found
 
+    def _minmax(self, i: int) -> MinMax:
+        return MinMax(float(self.lo[i]), float(self.hi[i]), int(self.sizes[i]))
 
-def _plus(a: S | None, b: S) -> S:
-    return b if a is None else a + b
+    def _ema(self, i: int) -> EmaMinMax:
+        lo, hi = self.ema[:, i].tolist()
+        first_lo, first_hi = self.first[:, i].tolist()
+        return EmaMinMax(lo, hi, first_lo, first_hi, int(self.batches[i]), self.decay)
 
 
 def _hashed(feeds: Iterable[Feed], digest: hashlib._Hash) -> Iterator[Feed]:
@@ -209,16 +226,17 @@ def _hashed(feeds: Iterable[Feed], digest: hashlib._Hash) -> Iterator[Feed]:
 
 
 def _in_order(work: Callable[[Feed], R], feeds: Iterable[Feed], threads: int) -> Iterator[R]:
-    """Map over the feeds on that many threads, holding few of them, results in order."""
-    if threads == 1:
-        yield from map(work, feeds)
-        return
+    """Map over the feeds on that many threads, holding few of them, results in order.
+
+    Even one thread is one apart from the caller's: feeds are read and results are summed up while
+    the network runs.
+    """
     with ThreadPoolExecutor(threads, thread_name_prefix="ptq-observe") as pool:
         pending: deque[Future[R]] = deque()
         try:
             for feed in feeds:
                 pending.append(pool.submit(work, feed))
-                if len(pending) >= 2 * threads:
+                if len(pending) > threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
