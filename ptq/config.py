@@ -1,4 +1,4 @@
-"""The settings of a quantization: every option of `ptq quantize`, validated, as one frozen value."""
+"""The settings of a quantization: what shapes the result, validated, as one frozen value."""
 
 from __future__ import annotations
 
@@ -57,9 +57,31 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     allow_larger: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what the kernels of this release cannot run."""
+        """Refuse values of the wrong kind, and what the kernels of this release cannot run."""
+        for field in msgspec.structs.fields(self):
+            try:
+                msgspec.convert(getattr(self, field.name), field.type)
+            except msgspec.ValidationError as error:
+                reason = str(error)
+                raise ConfigError(f"{field.name}: {reason[:1].lower()}{reason[1:]}") from error
         if self.bits != 8:
             raise ConfigError(f"--bits {self.bits} is not supported yet; use --bits 8")
+        if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
+            raise ConfigError(
+                f"--qcode-objective {self.qcode_objective} needs --calib qcode, not {self.calib}"
+            )
+
+    def require_known(self) -> None:
+        """Refuse names that are none, before any work is done.
+
+        Raises:
+            ConfigError: there is no such method, method option or target.
+        """
+        from ptq.targets import load_target
+
+        self.solver()
+        self.weight_quantizer()
+        load_target(self.target)
 
     def solver(self) -> Solver:
         """Return the range method of the activations.

@@ -22,6 +22,9 @@ from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, Tens
 from ptq.runtime.coverage import Coverage
 from ptq.source import Source
 
+#: Below this SQNR the user is warned: the error has more than a tenth of the signal's power.
+_LEAST_SQNR_DB = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -54,13 +57,14 @@ class Findings:
     def report(self, draft: Draft) -> Report:
         """Return the report on a model that is about to be published."""
         accuracy, latency = self.proof or (None, None)
+        evaluation = self._evaluation()
         return Report(
             environment=Environment.here(),
             input=_file(self.source.path, self.source.size_bytes, self.source.digest),
             output=_file(draft.destination, draft.size_bytes, model_digest(draft.path)),
             config=self.config,
             calibration=self._calibration(),
-            evaluation=self._evaluation(),
+            evaluation=evaluation,
             prepared=self.source.prepared,
             integer_nodes=_integer_nodes(self.plan),
             float_nodes=float_nodes(self.plan),
@@ -76,7 +80,7 @@ class Findings:
             latency=latency,
             stages_s=dict(self.stages.seconds),
             peak_rss_bytes=peak_rss_bytes(),
-            notices=(*self.notices, *self._notices()),
+            notices=(*self.notices, *self._notices(evaluation)),
         )
 
     def _calibration(self) -> DataInfo:
@@ -93,13 +97,18 @@ class Findings:
         if self.evidence is None:
             return None
         data = self.evidence.data
-        held_out = self.evidence.held_out
+        observed, role = self.calibration.header.data_sha256, "evaluation"
+        sha256 = data.digest() if self.evidence.held_out else observed
+        if not self.evidence.held_out:
+            role = "calibration (no evaluation data given)"
+        elif sha256 == observed:
+            role = "calibration (the evaluation data is the same)"
         return DataInfo(
             source=data.source,
             samples=self.evidence.samples,
-            sha256=data.digest() if held_out else self.calibration.header.data_sha256,
+            sha256=sha256,
             synthetic=data.synthetic,
-            role="evaluation" if held_out else "calibration (no evaluation data given)",
+            role=role,
         )
 
     def _tensors(self) -> tuple[TensorInfo, ...]:
@@ -121,23 +130,26 @@ class Findings:
             )
         return tuple(rows)
 
-    def _notices(self) -> list[str]:
+    def _notices(self, evaluation: DataInfo | None) -> list[str]:
         notices = []
         if self.calibration.header.synthetic:
             notices.append(
                 "calibrated on random numbers: ranges and accuracy mean nothing; give real data "
                 "with --calib-data"
             )
-        if self.evidence is None:
+        if evaluation is None:
             notices.append("accuracy and latency were not measured; give --eval-data")
-        elif not self.evidence.held_out:
+        elif evaluation.role != "evaluation":
             notices.append(
                 "accuracy was measured on the calibration data; give other data with --eval-data"
             )
+        if self.proof is not None:
+            notices += _doubts(*self.proof)
         if self.coverage.unfused:
             names = ", ".join(self.coverage.unfused)
             notices.append(f"onnxruntime runs in float what was to be integer: {names}")
-        forced = sum(n.weight is not None and n.weight_symmetric for n in self.plan.nodes)
+        # an activation function is planned with the weight of the operator that absorbs it
+        forced = len({n.weight for n in self.plan.nodes if n.weight and n.weight_symmetric})
         if not self.config.weights_symmetric and forced:
             notices.append(
                 f"{forced} depthwise convolutions kept symmetric weights: with zero points their "
@@ -145,10 +157,26 @@ class Findings:
             )
         if self.emitted.widened:
             notices.append(
-                f"{len(self.emitted.widened)} weights got larger scales so that the bias fits int32 "
-                "(dead channels; the report names them)"
+                f"{len(self.emitted.widened)} weights got larger scales so that the bias fits "
+                "int32 (dead channels; the report names them)"
             )
         return notices
+
+
+def _doubts(accuracy: Accuracy, latency: Latency) -> list[str]:
+    """Return what speaks against shipping the result."""
+    doubts = []
+    if accuracy.sqnr_db is not None and accuracy.sqnr_db < _LEAST_SQNR_DB:
+        doubts.append(
+            f"the outputs are far from the float model's ({accuracy.sqnr_db:.1f} dB): try "
+            "another --calib, or keep the operators that matter in float with --exclude"
+        )
+    if latency.verdict == "slower":
+        doubts.append(
+            f"the int8 model is slower than the float one here ({1 / latency.speedup:.2f}x): "
+            "conversions around float operators cost more than the integer kernels save"
+        )
+    return doubts
 
 
 def _file(path: Path, size_bytes: int, sha256: str) -> FileInfo:

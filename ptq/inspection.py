@@ -15,9 +15,7 @@ from ptq.targets import load_target
 def inspect_source(source: Source, config: QuantizeConfig) -> Inspection:
     """Describe a prepared model under these settings."""
     target = load_target(config.target)
-    sites = find_sites(
-        source.model, target, op_types=config.op_types, exclude=config.exclude
-    )
+    sites = find_sites(source.model, target, op_types=config.op_types, exclude=config.exclude)
     graph = source.model.graph
     weights = {s.weight.name: s.weight for s in sites.sites if s.weight is not None}
     # float32 to int8 saves three bytes of four

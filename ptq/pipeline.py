@@ -18,14 +18,16 @@ from ptq.data import Dataset, data_forms, open_dataset, read_labels, select_labe
 from ptq.errors import ConfigError, VerificationError
 from ptq.files import write_atomically
 from ptq.findings import Findings
-from ptq.graph.publish import Draft
-from ptq.graph.sites import find_sites, requests
+from ptq.graph.load import model_files
 from ptq.graph.protos import parse_tensor
+from ptq.graph.publish import Draft
+from ptq.graph.sites import Sites, find_sites, requests
 from ptq.inspection import inspect_source
 from ptq.options import RunOptions
+from ptq.places import require_free, require_text
 from ptq.plan import Plan
 from ptq.progress import Stages
-from ptq.proof import prove
+from ptq.proof import prove, reference_of
 from ptq.report import Report
 from ptq.report.inspection import Inspection
 from ptq.source import Source, open_source, require_sites
@@ -85,21 +87,30 @@ def quantize(
         VerificationError: the result does not load, gives NaN, or is larger than the model.
     """
     config, options = config or QuantizeConfig(), options or RunOptions()
+    config.require_known()
     path = Path(model)
     output = options.output or default_output(path, config.bits)
-    require_free([output, options.report], path, force=options.force)
+    given = [calibration, options.evaluation, options.statistics, options.labels]
+    require_text([path, output, *given])
+    require_free([output, options.report], path, given, force=options.force)
     stages = Stages(options.on_progress)
     with stages.stage("prepare"):
         source = open_source(path)
+    _sites(source, config)  # a model that cannot be quantized is refused before its data is read
     inputs = _inputs(source, calibration, config, options)
     work = Work(source, inputs, config, stages, options.threads)
     with Draft(output) as draft:
         plan, emitted, coverage = work.emit(draft)
         _require_smaller(source, draft, config)
+        # only now is it known whether the result needs a file for its weights
+        written = [output.with_name(file.name) for file in draft.files]
+        weights = model_files(path)[1:]
+        require_free([*written, options.report], path, [*given, *weights], force=options.force)
         evidence = inputs.evidence()
         proof = None
         if evidence is not None:
-            proof = prove(source.path, draft.path, evidence, stages, options.threads)
+            reference = reference_of(source, draft.path.parent)
+            proof = prove(reference, draft.path, evidence, stages, options.threads)
         findings = Findings(
             source=source,
             config=config,
@@ -142,18 +153,18 @@ def calibrate(
         PtqError: as `quantize`.
     """
     config, options = config or QuantizeConfig(), options or RunOptions()
-    require_free([Path(output)], Path(model), force=options.force)
+    config.require_known()
+    require_text([model, output, calibration])
     stages = Stages(options.on_progress)
     with stages.stage("prepare"):
         source = open_source(Path(model))
-    target = load_target(config.target)
-    sites = find_sites(
-        source.model, target, op_types=config.op_types, exclude=config.exclude
-    )
-    require_sites(sites, source, target)
+    read = [calibration, *model_files(source.path)[1:]]
+    require_free([Path(output)], source.path, read, force=options.force)
+    sites = _sites(source, config)
     parts = []
     if calibration is not None:
         data = _dataset(calibration, source, options, samples=options.samples, seed=config.seed)
+        _require_images([data], options)
         settings = ObserverSettings(config.sample_size, config.ema_decay, options.threads)
         tensors = [r.observed for r in requests(sites) if r.observed]
         with stages.stage("observe", len(data)) as step:
@@ -177,27 +188,16 @@ def inspect(model: str | os.PathLike[str], config: QuantizeConfig | None = None)
         ConfigError: a setting is wrong.
     """
     config = config or QuantizeConfig()
+    config.require_known()
+    require_text([model])
     return inspect_source(open_source(Path(model)), config)
 
 
-def require_free(outputs: Sequence[Path | None], model: Path, *, force: bool) -> None:
-    """Refuse to overwrite, before any work is done.
-
-    Raises:
-        ConfigError: a file exists and ``force`` is not given, an output is the model itself, or
-            its folder does not exist.
-    """
-    for output in outputs:
-        if output is None:
-            continue
-        if output.exists() and model.exists() and output.samefile(model):
-            raise ConfigError(f"'{output}' is the float model itself; choose another name with -o")
-        if output.exists() and not force:
-            raise ConfigError(f"'{output}' exists; give --force to replace it, or another name")
-        if output.is_dir():
-            raise ConfigError(f"'{output}' is a folder; give the name of a file")
-        if not output.parent.is_dir():
-            raise ConfigError(f"folder '{output.parent}' does not exist; create it first")
+def _sites(source: Source, config: QuantizeConfig) -> Sites:
+    target = load_target(config.target)
+    sites = find_sites(source.model, target, op_types=config.op_types, exclude=config.exclude)
+    require_sites(sites, source, target)
+    return sites
 
 
 def _inputs(
@@ -214,9 +214,8 @@ def _inputs(
         labels = select_labels(read_labels(options.labels), evaluation)
     opened = None
     if calibration is not None:
-        opened = _dataset(
-            calibration, source, options, samples=options.samples, seed=config.seed
-        )
+        opened = _dataset(calibration, source, options, samples=options.samples, seed=config.seed)
+    _require_images([d for d in (opened, evaluation) if d is not None], options)
     return Inputs(opened, options.statistics, evaluation, labels)
 
 
@@ -233,6 +232,11 @@ def _dataset(
         images=options.images,
         tensor_parser=parse_tensor,
     )
+
+
+def _require_images(data: Sequence[Dataset], options: RunOptions) -> None:
+    if options.images is not None and all(d.kind != "images" for d in data):
+        raise ConfigError("--image and --image-config need images as data; leave them out")
 
 
 def _require_smaller(source: Source, draft: Draft, config: QuantizeConfig) -> None:

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from ptq.data import Dataset
+from ptq.errors import VerificationError
 from ptq.data.feeds import Feed
 from ptq.evaluate.accuracy import Accuracy, compare
 from ptq.evaluate.latency import Latency, measure_latency
+from ptq.graph.save import save_model
 from ptq.progress import Stages
 from ptq.runtime.session import open_session
+from ptq.source import Source
 
 #: When accuracy must be measured on calibration data, this many samples of it are enough.
 _CALIBRATION_SAMPLES = 64
@@ -44,6 +47,29 @@ class Evidence:
     def feeds(self) -> Iterator[Feed]:
         """Yield the feeds to measure on."""
         return islice(iter(self.data), self.samples)
+
+
+def reference_of(source: Source, folder: Path) -> Path:
+    """Return the float file to measure against: the user's, or the prepared model.
+
+    onnxruntime refuses some files that preparation repairs, such as those with node names used
+    twice; the prepared model computes the same function.
+
+    Args:
+        source: the float model.
+        folder: where the prepared model may be written.
+
+    Raises:
+        VerificationError: onnxruntime loads neither.
+    """
+    try:
+        open_session(source.path)
+    except VerificationError:
+        prepared = folder / "prepared.onnx"
+        save_model(source.model, prepared)
+        open_session(prepared)
+        return prepared
+    return source.path
 
 
 def prove(

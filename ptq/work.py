@@ -18,6 +18,7 @@ from ptq.data import Dataset
 from ptq.errors import CalibrationError, ConfigError
 from ptq.graph.emit_qdq import Emitted, emit_qdq
 from ptq.graph.publish import Draft
+from ptq.graph.save import to_bytes
 from ptq.graph.scales import with_scales_as_inputs
 from ptq.graph.sites import Sites, find_sites, plan_nodes, requests
 from ptq.graph.types import Model
@@ -195,7 +196,7 @@ class Work:
         if data is None:
             raise ConfigError("--qcode-objective output runs the network; give --calib-data")
         feeds = list(islice(iter(data), _SEARCH_SAMPLES))
-        reference = open_session(self.source.path, threads=self.threads)
+        reference = open_session(to_bytes(self.source.model), folder=self.source.folder)
         wanted = [run(reference, feed, where="a calibration sample") for feed in feeds]
         model = self.source.model.clone()
         emitted = self._emit(model, keep_float, plan)

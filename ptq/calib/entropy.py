@@ -108,43 +108,58 @@ def divergences(counts: F64, start: I64, stop: I64, levels: int) -> F64:
     result = np.empty(start.size)
     for i in range(0, start.size, _CHUNK):
         part = slice(i, i + _CHUNK)
-        result[part] = _divergences(counts, prefix, start[part], stop[part], levels)
+        result[part] = _divergences(prefix, start[part], stop[part], levels)
     return result
 
 
-def _divergences(counts: F64, prefix: _Prefix, start: I64, stop: I64, levels: int) -> F64:
-    width = stop - start
+def _divergences(prefix: _Prefix, start: I64, stop: I64, levels: int) -> F64:
     total = prefix.counts[-1]
     kept = prefix.counts[stop] - prefix.counts[start]
-    possible = kept > 0
+    entropy, shift = _entropy(prefix, start, stop)
+    cross = _cross_entropy(prefix, start, stop, levels, shift)
+    with np.errstate(divide="ignore"):
+        found = (entropy - cross) / total + np.log(kept) - np.log(total)
+    return np.where(kept > 0, found, np.inf)
 
-    # P: the outermost bins hold what lies outside.
-    first, last = counts[start], counts[stop - 1]
-    below, above = prefix.counts[start], total - prefix.counts[stop]
-    inner_filled = prefix.filled[stop - 1] - prefix.filled[start + 1]
-    filled = inner_filled + (first + below > 0) + (last + above > 0)
-    shift = EPSILON * (width - filled) / filled
-    entropy = prefix.shifted_xlogx(start + 1, stop - 1, shift)
-    for outer in (first + below, last + above):
-        entropy += np.where(outer > 0, _xlogx(outer - shift), 0.0)
 
-    # Q: constant within a group, EPSILON in empty bins. There P is EPSILON too, and the terms of
-    # the two sums cancel, but for an outermost bin that is empty save for what lies outside.
-    q_filled = np.maximum(prefix.filled[stop] - prefix.filled[start], 1)
-    q_shift = EPSILON * (width - q_filled) / q_filled
+def _entropy(prefix: _Prefix, start: I64, stop: I64) -> tuple[F64, F64]:
+    """Return the sum of ``P log P`` over filled bins, in counts, and what smoothing takes of each.
+
+    The outermost bins hold what lies outside.
+    """
+    first = prefix.counts[start + 1]
+    last = prefix.counts[-1] - prefix.counts[stop - 1]
+    inner = prefix.filled[stop - 1] - prefix.filled[start + 1]
+    filled = inner + (first > 0) + (last > 0)
+    shift = EPSILON * (stop - start - filled) / filled
+    total = prefix.shifted_xlogx(start + 1, stop - 1, shift)
+    for outermost in (first, last):
+        total += np.where(outermost > 0, _xlogx(outermost - shift), 0.0)
+    return total, shift
+
+
+def _cross_entropy(prefix: _Prefix, start: I64, stop: I64, levels: int, shift: F64) -> F64:
+    """Return the sum of ``P log Q`` over the bins that P fills, in counts.
+
+    In bins that P leaves empty, P and Q are `EPSILON`, and their terms cancel those of P's entropy.
+    """
+    width = stop - start
+    filled = np.maximum(prefix.filled[stop] - prefix.filled[start], 1)
+    q_shift = EPSILON * (width - filled) / filled
     bounds = start[:, None] + np.arange(levels + 1) * width[:, None] // levels
     group = np.diff(prefix.counts[bounds], axis=1)
     members = np.diff(prefix.filled[bounds], axis=1)
     level = np.where(members > 0, group / np.maximum(members, 1), 1.0)
     log_level = np.log(level - q_shift[:, None])
-    cross = np.einsum("ij,ij->i", group - shift[:, None] * members, log_level)
-    for bin_, outside, log_q in ((first, below, log_level[:, 0]), (last, above, log_level[:, -1])):
-        in_empty = np.where(outside > 0, (outside - shift) * np.log(EPSILON), 0.0)
-        cross += np.where(bin_ > 0, outside * log_q, in_empty)
-
-    with np.errstate(divide="ignore"):
-        found = (entropy - cross) / total + np.log(kept) - np.log(total)
-    return np.where(possible, found, np.inf)
+    total = np.einsum("ij,ij->i", group - shift[:, None] * members, log_level)
+    # What lies outside meets Q in an outermost bin: the level of its group if Q fills the bin.
+    outside = (prefix.counts[start], prefix.counts[-1] - prefix.counts[stop])
+    bins = (start, stop - 1)
+    for mass, bin_, log_q in zip(outside, bins, (log_level[:, 0], log_level[:, -1]), strict=True):
+        filled_by_q = prefix.filled[bin_ + 1] > prefix.filled[bin_]
+        in_empty = np.where(mass > 0, (mass - shift) * np.log(EPSILON), 0.0)
+        total += np.where(filled_by_q, mass * log_q, in_empty)
+    return np.asarray(total)
 
 
 def _before(values: F64) -> F64:

@@ -27,7 +27,7 @@ from ptq.cli.progress import progress_bars
 @shared.PLACEMENT
 @shared.OBSERVER
 @shared.FORCE
-def command(model: Path, *, output: Path, merge: tuple[Path, ...], **given: Any) -> None:
+def command(model: Path, *, output: Path, merge: tuple[Path, ...], **given: Any) -> None:  # noqa: ANN401 - of many types
     """Run MODEL over data once and keep the statistics of its tensors.
 
     `ptq quantize --stats` then solves any range method from them without running the model again.

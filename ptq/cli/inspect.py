@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @shared.MODEL
 @shared.PLACEMENT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model: Path, *, as_json: bool, **given: Any) -> None:
+def command(model: Path, *, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - of many types
     """Show inputs, outputs, operators and weights of MODEL, and the fate of every node."""
     show(model, shared.config_from(**given), as_json=as_json)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -26,17 +28,17 @@ _INTERRUPTED = 130
 class _Commands(click.Group):
     """A group that knows its commands by name and imports them when they are used."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
         command = import_module(f"ptq.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
@@ -51,8 +53,14 @@ def _ptq() -> None:
     """Post-training quantization of ONNX models: a float model in, a verified int8 model out."""
 
 
+def _terminated(number: int, _: FrameType | None) -> None:
+    """End as an exception, so that what is half done is removed; `timeout` ends us like this."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = _ptq.main(prog_name="ptq", standalone_mode=False)
     except click.exceptions.Abort:
@@ -67,5 +75,9 @@ def main() -> None:
     except BrokenPipeError:
         # the reader of our output went away, as `ptq methods | head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        # a disk that is full, a folder that went away: nothing a traceback would explain
+        click.echo(f"error: {error}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

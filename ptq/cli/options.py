@@ -68,9 +68,7 @@ DATA = together(
         help="How to prepare images: resize, crop, mean, std, scale, layout, colour, "
         "interpolation; may be given several times.",
     ),
-    click.option(
-        "--image-config", type=FILE, metavar="TOML", help="The same from a file."
-    ),
+    click.option("--image-config", type=FILE, metavar="TOML", help="The same from a file."),
 )
 
 OBSERVER = together(
@@ -88,7 +86,10 @@ OBSERVER = together(
         help="Decay of the moving averages that --calib ema uses.",
     ),
     click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
         help="Seed of random calibration data.",
     ),
     click.option(
@@ -103,7 +104,7 @@ OBSERVER = together(
 FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
 
 
-def config_from(**fields: Any) -> QuantizeConfig:
+def config_from(**fields: Any) -> QuantizeConfig:  # noqa: ANN401 - of many types
     """Return the configuration that the options describe."""
     import msgspec
 
@@ -122,7 +123,9 @@ def images_from(flags: tuple[str, ...], file: Path | None) -> ImageOptions | Non
     from ptq.data import ImageOptions
 
     if flags and file:
-        raise ConfigError("--image and --image-config exclude each other; put all of it in the file")
+        raise ConfigError(
+            "--image and --image-config exclude each other; put all of it in the file"
+        )
     if file is not None:
         return ImageOptions.from_toml(file)
     return ImageOptions.from_flags(flags) if flags else None

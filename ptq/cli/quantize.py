@@ -75,7 +75,7 @@ from ptq.cli.progress import progress_bars
 @click.option("--allow-larger", is_flag=True, help="Write the result even if it is larger.")
 @shared.FORCE
 @click.option("--dry-run", is_flag=True, help="Only say what would be quantized; needs no data.")
-def command(model: Path, *, dry_run: bool, **given: Any) -> None:
+def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN401 - of many types
     """Quantize a float ONNX MODEL to int8, and prove the result.
 
     The output runs on onnxruntime's integer kernels. Its size, latency and accuracy are measured

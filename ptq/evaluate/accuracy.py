@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,13 +20,13 @@ class OutputError:
 
     Attributes:
         name: the output.
-        sqnr_db: signal to quantization noise ratio, in dB; infinite if equal.
+        sqnr_db: signal to quantization noise ratio, in dB; ``None`` if equal, which is no number.
         cosine: cosine similarity of all values together.
         max_abs: largest absolute difference.
     """
 
     name: str
-    sqnr_db: float
+    sqnr_db: float | None
     cosine: float
     max_abs: float
 
@@ -37,7 +38,7 @@ class Accuracy:
     Attributes:
         samples: how many feeds were compared.
         outputs: one entry per floating-point output.
-        sqnr_db: over all outputs together.
+        sqnr_db: over all outputs together; ``None`` if all are equal.
         agreement: share of the rows in which both models have the same largest class score;
             ``None`` if no output looks like class scores: (N, C), or probabilities over a last
             axis.
@@ -47,7 +48,7 @@ class Accuracy:
 
     samples: int
     outputs: tuple[OutputError, ...]
-    sqnr_db: float
+    sqnr_db: float | None
     agreement: float | None
     float_top1: float | None
     quantized_top1: float | None
@@ -105,15 +106,25 @@ class _Tally:
                 raise VerificationError(
                     f"output '{name}' has shape {b.shape}, the float model gives {a.shape}"
                 )
-            if not np.isfinite(b).all() and np.isfinite(a).all():
-                raise VerificationError(
-                    f"output '{name}' of the quantized model is NaN or infinite in sample "
-                    f"{self.samples}; exclude the operators before it with --exclude"
-                )
-            sums = ErrorSums.of(a, b)
+            sums = ErrorSums.of(*self._finite(name, a, b))
             self.errors[name] = self.errors[name] + sums if name in self.errors else sums
         self._count_classes(wanted, got)
         self.samples += 1
+
+    def _finite(self, name: str, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what can be compared: an infinity that both models give is no error of either."""
+        finite = np.isfinite(a)
+        if np.isnan(a).any():
+            raise DataError(
+                f"output '{name}' of the float model is NaN in evaluation sample {self.samples}; "
+                "check the preprocessing of the data"
+            )
+        if not np.array_equal(a[~finite], b[~finite]) or not np.isfinite(b[finite]).all():
+            raise VerificationError(
+                f"output '{name}' of the quantized model is NaN or infinite in evaluation sample "
+                f"{self.samples}; exclude the operators before it with --exclude"
+            )
+        return (a, b) if finite.all() else (a[finite], b[finite])
 
     def _count_classes(self, wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> None:
         index = self._scores_index(wanted)
@@ -129,6 +140,12 @@ class _Tally:
             if len(truth) != len(a):
                 raise DataError(
                     f"there are {len(self.labels)} labels, and more rows in the evaluation data"
+                )
+            classes = wanted[index].shape[-1]
+            if truth.min() < 0 or truth.max() >= classes:
+                raise DataError(
+                    f"label {truth[(truth < 0) | (truth >= classes)][0]} is none of the model's "
+                    f"{classes} classes, which count from 0"
                 )
             self.right[0] += int((a == truth).sum())
             self.right[1] += int((b == truth).sum())
@@ -155,13 +172,19 @@ class _Tally:
         return Accuracy(
             samples=self.samples,
             outputs=tuple(
-                OutputError(n, s.sqnr_db, s.cosine, s.max_abs) for n, s in self.errors.items()
+                OutputError(n, _number(s.sqnr_db), s.cosine, s.max_abs)
+                for n, s in self.errors.items()
             ),
-            sqnr_db=total.sqnr_db,
+            sqnr_db=_number(total.sqnr_db),
             agreement=self.agreed / self.rows if self.scores and self.rows else None,
             float_top1=self.right[0] / self.rows if labelled else None,
             quantized_top1=self.right[1] / self.rows if labelled else None,
         )
+
+
+def _number(decibels: float) -> float | None:
+    """JSON has no infinity."""
+    return decibels if math.isfinite(decibels) else None
 
 
 def _looks_like_scores(value: np.ndarray) -> bool:

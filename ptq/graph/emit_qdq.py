@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ptq.errors import CalibrationError, PtqError
+from ptq.graph.guard import merging_readers, requantized
 from ptq.graph.sites import Site, Sites, clip_range
 from ptq.numerics.affine import QParams, QTensor, quantize
 from ptq.numerics.qtype import QType
@@ -29,6 +30,9 @@ _BIAS_LIMIT = 1 << 30
 #: Converters name tensors after whole call stacks, and every quantized tensor gives its name to
 #: six others.
 _LONGEST_LABEL = 48
+
+#: Where a QuantizeLinear keeps, in memory, the bounds of the activation function it absorbed.
+CLIP_BOUNDS = "ptq.clip_bounds"
 
 #: How one weight is quantized: values, output-channel axis, symmetric or not.
 QuantizeWeight = Callable[[np.ndarray, int, bool], QTensor]
@@ -75,6 +79,7 @@ def emit_qdq(
             emitter.quantize_parameters(site, quantize_weight)
     for value in sites.quantized().values():
         emitter.quantize_activation(value)
+    emitter.keep_apart(sites)
     emitter.drop_unused_initializers()
     _forget_inner_types(model.graph)
     return emitter.emitted()
@@ -95,7 +100,7 @@ class _Emitter:
                 self.readers.setdefault(id(value), []).append(site)
         self.symmetric = {n.name: n.weight_symmetric for n in plan.nodes}
         self.names = _names(model.graph)
-        self.weights: dict[tuple[str, bool], tuple[QTensor, ir.Value]] = {}
+        self.weights: dict[tuple[str, int | None, bool], tuple[QTensor, ir.Value]] = {}
         self.scales: dict[str, str] = {}
         self.biases = 0
         self.widened: list[str] = []
@@ -127,8 +132,6 @@ class _Emitter:
                 if np.any((scale > step) & (bias.reshape(-1) != 0.0)):
                     self.coarse.append(site.name)
             site.node.replace_input_with(rule.bias, self._bias(site, bias, scale))
-        if site.node.op_type == "MatMul" and not site.requantize:
-            self._keep_bias_apart(site.node)
 
     def _weight(
         self,
@@ -138,22 +141,26 @@ class _Emitter:
         quantize_weight: QuantizeWeight,
     ) -> tuple[QTensor, ir.Value]:
         """Return the quantized weight, shared between sites as the float one was."""
-        symmetric = self.symmetric[site.name]
+        symmetric, axis = self.symmetric[site.name], site.weight_axis
         input_scale = np.float32(self._decision(site.activations[0]).scale)
-        shared = self.weights.get((weight.name or "", symmetric))
+        key = weight.name or "", axis, symmetric
+        shared = self.weights.get(key)
         if shared is not None and _bias_fits(bias, input_scale, shared[0]):
             return shared
-        array, axis = _array(weight), site.weight_axis
-        assert array is not None and axis is not None
+        array = _array(weight)
+        assert array is not None
         try:
-            tensor = quantize_weight(array, axis, symmetric)
+            if axis is None:
+                tensor = _of_one_channel(quantize_weight(array[np.newaxis], 0, symmetric))
+            else:
+                tensor = quantize_weight(array, axis, symmetric)
         except PtqError as error:
             raise CalibrationError(f"weight '{weight.name}' of '{site.name}': {error}") from error
         if bias is not None and not _bias_fits(bias, input_scale, tensor):
             tensor = _widened(array, bias, input_scale, tensor)
             self.widened.append(site.name)
         dequantized = self._dequantized_weight(weight.name or "", tensor, site.node)
-        self.weights[weight.name or "", symmetric] = tensor, dequantized
+        self.weights[key] = tensor, dequantized
         return tensor, dequantized
 
     def _dequantized_weight(self, name: str, tensor: QTensor, before: ir.Node) -> ir.Value:
@@ -181,24 +188,26 @@ class _Emitter:
             axis=None if scale.ndim == 0 else bias.ndim - 1,
         )
 
-    def _keep_bias_apart(self, node: ir.Node) -> None:
-        """Give the bias of a MatMul with a float output a leading axis.
+    def keep_apart(self, sites: Sites) -> None:
+        """Keep onnxruntime from rewriting what it would then not run as the plan says.
 
-        With a vector, onnxruntime merges MatMul and Add into a float Gemm (hazard 3).
+        A Sum is what its optimizers do not look through; of one operand, it is the value itself.
         """
-        result = node.outputs[0]
-        consumers = result.consumers()
-        if len(consumers) != 1 or consumers[0].op_type != "Add" or consumers[0].domain != "":
-            return
-        shape = node.inputs[0].shape if node.inputs[0] is not None else None
-        if shape is None or len(shape) < 2:
-            return
-        add = consumers[0]
-        for index, value in enumerate(add.inputs):
-            array = _array(value) if value is not None and value.is_initializer() else None
-            if value is not None and array is not None and array.ndim == 1:
-                row = self._constant(f"{value.name}/row", array[np.newaxis])
-                add.replace_input_with(index, row)
+        for reader, index in list(merging_readers(sites)):
+            if reader.op_type == "Add":
+                reader.op_type = "Sum"
+            else:
+                self._insert_sum(reader, index)
+        for node in list(requantized(self.graph)):
+            self._insert_sum(node, 0)
+
+    def _insert_sum(self, reader: ir.Node, index: int) -> None:
+        value = reader.inputs[index]
+        assert value is not None
+        name = _label(value.name or "")
+        node = ir.node("Sum", [value], name=self._fresh(f"{name}/Sum"))
+        apart = self._placed(node, f"{name}/apart", value.dtype, before=reader)
+        reader.replace_input_with(index, apart)
 
     # -- activations --------------------------------------------------------------------------
 
@@ -231,7 +240,12 @@ class _Emitter:
             value.name = self._fresh(f"{label}/float")
         quantized = self._quantize(raw, label, qparams, after=raw.producer())
         if clip is not None:
+            quantize_node = quantized.producer()
+            assert quantize_node is not None
+            quantize_node.meta[CLIP_BOUNDS] = clip_range(clip)
             quantized = self._clip_codes(quantized, label, clip_range(clip), decision)
+        if not readers and not value.is_graph_output():
+            return  # the kernel of a Split wants all of its outputs quantized, read or not
         dequantized = self._dequantize_activation(quantized, label, qparams)
         dequantized.shape, dequantized.type = value.shape, value.type
         for node, index in readers:
@@ -391,6 +405,14 @@ def _params(decision: Decision) -> QParams:
     )
 
 
+def _of_one_channel(tensor: QTensor) -> QTensor:
+    """Return a weight with one scale, quantized as the only channel of another."""
+    params = tensor.qparams
+    if params.axis is not None:
+        params = QParams(params.scale.reshape(()), params.zero_point.reshape(()), params.qtype)
+    return QTensor(tensor.codes[0], params)
+
+
 def _bias_fits(bias: np.ndarray | None, input_scale: np.float32, weight: QTensor) -> bool:
     if bias is None:
         return True
@@ -421,11 +443,12 @@ def _array(value: ir.Value | None) -> np.ndarray | None:
 
 def _forget_inner_types(graph: ir.Graph) -> None:
     """Drop what inference finds anew at load: in small models it outweighs the weights saved."""
-    kept = {id(v) for v in graph.outputs}
-    for node in graph:
-        for value in node.outputs:
-            if id(value) not in kept:
-                value.shape = value.type = None
+    kept = {id(v) for v in (*graph.inputs, *graph.outputs)}
+    produced = [v for node in graph for v in node.outputs]
+    # of an initializer, the tensor says it
+    for value in (*produced, *graph.initializers.values()):
+        if id(value) not in kept:
+            value.shape = value.type = None
 
 
 def _label(name: str) -> str:
@@ -439,6 +462,9 @@ def _label(name: str) -> str:
 def _names(graph: ir.Graph) -> set[str]:
     taken: set[str] = set(graph.initializers)
     taken.update(v.name for v in graph.inputs if v.name)
+    for inner in graph.subgraphs():
+        taken.update(inner.initializers)
+        taken.update(v.name for v in inner.inputs if v.name)
     for node in ir.traversal.RecursiveGraphIterator(graph):
         taken.update(v.name for v in node.outputs if v.name)
         taken.add(node.name or "")

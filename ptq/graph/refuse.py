@@ -11,8 +11,10 @@ from ptq.errors import UnsupportedError
 from ptq.graph.passes.edit import all_nodes, int_attribute, is_op
 
 #: Parts of the names of integer operators, in the standard domain, com.microsoft and elsewhere.
-_QUANTIZED_PARTS = ("Quant", "QLinear", "QOrdered", "Integer", "NBits", "Bnb4", "FpQ4", "Float8")
-_QUANTIZED_NAMES = frozenset({"QAttention", "QEmbedLayerNormalization", "QGemm", "QMoE"})
+_QUANTIZED_PARTS = ("Quant", "Dequantize", "QLinear", "QOrdered", "Integer", "NBits", "Bnb4")
+_QUANTIZED_NAMES = frozenset(
+    {"GemmFloat8", "MatMulFpQ4", "QAttention", "QEmbedLayerNormalization", "QGemm", "QMoE"}
+)
 
 #: Element types of weights that QuantizeLinear could take only after a conversion.
 _OTHER_FLOATS = {

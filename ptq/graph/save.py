@@ -23,8 +23,13 @@ _IR_VERSION = 10
 #: The least IR version of newer opsets (onnx docs/Versioning.md).
 _NEEDED_IR_VERSION = {23: 11, 24: 12, 25: 13, 26: 13, 27: 13, 28: 14}
 
-#: Bytes of weights above which they go to a file of their own; protobuf stops at 2^31 - 1.
+#: protobuf holds no more.
+_LARGEST_MESSAGE = 2**31 - 1
+
+#: Bytes of weights above which they go to a file of their own; some room is for the graph.
 _LARGEST_INLINE = 1_900_000_000
+
+_TOO_LARGE = "the model is larger than the 2 GB that protobuf holds; save it with external data"
 
 #: Smaller tensors stay in the model file, where shape inference can see them.
 _SMALLEST_EXTERNAL = 1024
@@ -81,6 +86,9 @@ def save_model(model: ir.Model, path: str | Path, *, external: bool | None = Non
 def _serialize(model: ir.Model) -> bytes:
     from google.protobuf.message import EncodeError
 
+    inline = (t.nbytes for _, t in _weights(model) if not isinstance(t, ir.ExternalTensor))
+    if sum(inline) > _LARGEST_MESSAGE:
+        raise ModelError(_TOO_LARGE)
     try:
         with quiet():
             proto: onnx.ModelProto = ir.serde.serialize_model(model)
@@ -91,9 +99,7 @@ def _serialize(model: ir.Model) -> bytes:
     try:
         return bytes(proto.SerializeToString(deterministic=True))
     except (EncodeError, ValueError) as error:
-        raise ModelError(
-            "the model is larger than the 2 GB that protobuf holds; save it with external data"
-        ) from error
+        raise ModelError(_TOO_LARGE) from error
 
 
 def _weights(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
@@ -172,28 +178,35 @@ class _Publication:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        complete = False
         try:
-            for stream in self._streams:
+            with ExitStack() as closing:
+                for stream in self._streams:
+                    closing.enter_context(stream)
                 if kind is None:
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                stream.close()
+                    self._sync()
             if kind is None:
                 self._publish()
-                complete = True
         finally:
-            if not complete:
-                for hidden, _ in self._files:
-                    hidden.unlink(missing_ok=True)
+            for hidden, _ in self._files:
+                hidden.unlink(missing_ok=True)  # those published are no longer there
+
+    def _sync(self) -> None:
+        for stream in self._streams:
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def _publish(self) -> None:
         *data, (_, model) = self._files
         if data:
             # the old model must not be found beside the new data, be it for a moment
             model.unlink(missing_ok=True)
-        for hidden, path in self._files:
-            hidden.replace(path)
+        try:
+            for hidden, path in self._files:
+                hidden.replace(path)
+        except BaseException:
+            for _, path in data:
+                path.unlink(missing_ok=True)
+            raise
         folder = os.open(model.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -41,7 +41,8 @@ class Site:
         absorbed: the Relu or Clip that the requantization does.
         outputs: the tensors to requantize, after the absorbed activation function.
         requantize: whether the outputs are quantized.
-        weight_axis: the output-channel axis of the weight.
+        weight_axis: the output-channel axis of the weight; ``None`` where the kernel takes one
+            scale only.
         depthwise: whether it is a convolution with one input channel per group.
     """
 
@@ -149,16 +150,16 @@ class _Finder:
             if site := self._candidate(node):
                 candidates[id(node)] = site
         chosen = self._between_integers(candidates)
-        absorbed = {id(s.absorbed) for s in chosen.values() if s.absorbed}
         wanted = {id(v) for s in chosen.values() for v in s.activations}
         sites: list[Site] = []
         for node in self.nodes:
             if site := chosen.get(id(node)):
                 needed = site.rule.output or any(id(v) in wanted for v in site.outputs)
                 sites.append(site if needed == site.requantize else _without_output(site))
-                self.why.pop(site.name, None)
-            elif id(node) in absorbed:
-                self.why.pop(node.name or "", None)
+        for site in sites:
+            self.why.pop(site.name, None)
+            if site.absorbed is not None:
+                self.why.pop(site.absorbed.name or "", None)
         return Sites(tuple(sites), self.why)
 
     def _candidate(self, node: ir.Node) -> Site | None:
@@ -203,8 +204,8 @@ class _Finder:
         rank = len(weight.const_value.shape)
         if rank < 2:
             return "the weight is a vector", None
-        channels = weight.const_value.shape[_weight_axis(node, rank)]
-        if bias is not None and bias.const_value is not None and bias.const_value.size != channels:
+        axis = _weight_axis(node, rank)
+        if axis is not None and not _per_channel(bias, weight.const_value.shape[axis]):
             return "the bias is not one value per output channel", None
         absorbed = self._absorbable(node, rule)
         return "", Site(
@@ -216,7 +217,7 @@ class _Finder:
             absorbed=absorbed,
             outputs=((absorbed or node).outputs[0],),
             requantize=True,
-            weight_axis=_weight_axis(node, rank),
+            weight_axis=axis,
             depthwise=_depthwise(node, weight),
         )
 
@@ -233,6 +234,11 @@ class _Finder:
                 return "an operand is a constant array", None
         if all(v.is_initializer() for v in activations):
             return "all operands are constant", None
+        for value in node.outputs:
+            if value.dtype not in (ir.DataType.FLOAT, None):
+                return f"puts out {value.dtype}, not only float32", None
+        if _attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize":
+            return "the kernel would take extrapolation_value for a code", None
         absorbed = self._absorbable(node, rule)
         outputs = (absorbed.outputs[0],) if absorbed else tuple(node.outputs)
         return "", Site(
@@ -256,6 +262,8 @@ class _Finder:
         after = consumers[0]
         # a body graph of an If or Loop may be the reader: only nodes of this graph can be absorbed
         if after.graph is not node.graph or after.domain not in ("", "ai.onnx"):
+            return None
+        if (after.name or "") in self.keep_float:
             return None
         if after.op_type == "Relu":
             return after
@@ -337,11 +345,24 @@ def clip_range(node: ir.Node) -> tuple[float, float]:
     return (-float("inf") if lo is None else lo), (float("inf") if hi is None else hi)
 
 
-def _weight_axis(node: ir.Node, rank: int) -> int:
-    """The output-channel axis: 0 for Conv, by transB for Gemm, the last for MatMul."""
+def _weight_axis(node: ir.Node, rank: int) -> int | None:
+    """The output-channel axis: 0 for Conv, by transB for Gemm, the last for MatMul of a matrix.
+
+    A batch of matrices has one scale: with more, onnxruntime loads the model and fails to run it.
+    """
     if node.op_type == "Gemm":
         return 0 if _attribute(node, "transB", 0) else 1
-    return rank - 1 if node.op_type == "MatMul" else 0
+    if node.op_type == "MatMul":
+        return 1 if rank == 2 else None
+    return 0
+
+
+def _per_channel(bias: ir.Value | None, channels: int) -> bool:
+    """Whether the bias, if there is one, is a vector or a row over the output channels."""
+    if bias is None or bias.const_value is None:
+        return True
+    shape = tuple(bias.const_value.shape.numpy())
+    return shape[-1:] == (channels,) and bias.const_value.size == channels
 
 
 def _depthwise(node: ir.Node, weight: ir.Value) -> bool:
@@ -422,13 +443,14 @@ def plan_nodes(model: ir.Model, sites: Sites, *, symmetric: bool) -> tuple[NodeP
             why = sites.why_float.get(name, "")
             planned.append(NodePlan(name=name, op_type=node.op_type, integer=False, why=why))
             continue
+        weight = site.weight if node is site.node else None
         forced = site.depthwise and not site.rule.asymmetric_depthwise
         planned.append(
             NodePlan(
                 name=name,
                 op_type=node.op_type,
                 integer=True,
-                weight=site.weight.name if site.weight is not None else None,
+                weight=weight.name if weight is not None else None,
                 weight_symmetric=symmetric or forced,
             )
         )

@@ -4,7 +4,8 @@ Reading a whole activation out of onnxruntime costs as much as computing it. A p
 reduces a large image-shaped tensor inside the graph, where it lies in the layout of the
 convolutions: GlobalMaxPool gives the exact maximum, GlobalMaxPool of the negation the exact
 minimum, and a MaxPool with a kernel of 1 and a stride takes a regular sample for the histogram.
-Small tensors are read whole. (Measured in KERNELS section 6.)
+A maximum passes over NaN; GlobalAveragePool does not. Small tensors are read whole. (Measured in
+KERNELS section 6.)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt, prod
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -43,12 +45,15 @@ class Probe:
         hi: where in `EXTREMES` its maximum is; ``None`` if the sample is the whole tensor.
         negated_lo: where in `EXTREMES` minus its minimum is; ``None`` if the sample is the whole
             tensor, or the tensor cannot be negative.
+        total: where in `EXTREMES` there is NaN if it holds NaN; ``None`` if the sample is the
+            whole tensor.
     """
 
     tensor: str
     sample: str
     hi: int | None = None
     negated_lo: int | None = None
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,16 +134,17 @@ class _Builder:
             return
         sample = self._append("MaxPool", value, kernel_shape=[1, 1], strides=[stride, stride])
         self.samples.append(sample)
-        hi = self._extreme(value)
+        hi = self._reduced(value, "Max")
         negated_lo = None
         if not _never_negative(value):
-            negated_lo = self._extreme(self._append("Neg", value))
-        self.probes.append(Probe(name, sample.name or "", hi, negated_lo))
+            negated_lo = self._reduced(self._append("Neg", value), "Max")
+        total = self._reduced(value, "Average")
+        self.probes.append(Probe(name, sample.name or "", hi, negated_lo, total))
 
-    def _extreme(self, value: ir.Value) -> int:
-        """Reduce to the maximum, first in the convolutions' layout, and return its place."""
-        pooled = self._append("GlobalMaxPool", value)
-        self.extremes.append(self._append("ReduceMax", pooled))
+    def _reduced(self, value: ir.Value, how: Literal["Max", "Average"]) -> int:
+        """Reduce to one number, first in the convolutions' layout, and return its place."""
+        pooled = self._append(f"Global{how}Pool", value)
+        self.extremes.append(self._append("ReduceMax" if how == "Max" else "ReduceSum", pooled))
         return len(self.extremes) - 1
 
     def _stride(self, value: ir.Value) -> int:

@@ -53,13 +53,13 @@ def decide(
     """
     asked = list(requests)
     source = _sources(asked)
-    ranges = {
-        r.tensor: (fixed or {}).get(r.tensor) or _solve(r, stats, choice)
-        for r in asked
-        if source[r.tensor] == r.tensor and not r.joins
-    }
+    ranges = dict(fixed or {})
     for request in asked:
-        if request.joins:
+        name = request.tensor
+        if source[name] == name and not request.joins and name not in ranges:
+            ranges[name] = _solve(request, stats, choice)
+    for request in asked:
+        if request.joins and request.tensor not in ranges:
             _join(request, source, ranges)
     return {r.tensor: _decision(r, source, ranges, stats, choice) for r in asked}
 

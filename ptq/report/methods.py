@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from ptq.calib import Solver
+    from ptq.weights import WeightQuantizer
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,10 +35,13 @@ def all_methods() -> list[Method]:
     from ptq.calib import solvers
     from ptq.weights import weight_quantizers
 
-    return [*_methods("activation range", solvers()), *_methods("weight range", weight_quantizers())]
+    return [
+        *_methods("activation range", solvers()),
+        *_methods("weight range", weight_quantizers()),
+    ]
 
 
-def _methods(kind: str, found: Mapping[str, type]) -> list[Method]:
+def _methods(kind: str, found: Mapping[str, type[Solver] | type[WeightQuantizer]]) -> list[Method]:
     return [
         Method(
             name=name,

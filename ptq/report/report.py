@@ -1,4 +1,4 @@
-"""The report of a quantization: one value that holds every figure; `docs/formats.md` describes it."""
+"""The report of a quantization: every figure as one value; docs/formats.md describes it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class DataInfo(msgspec.Struct, frozen=True, kw_only=True):
         samples: how many feeds were used.
         sha256: digest of the content.
         synthetic: whether it is random numbers instead of real data.
-        role: what it was used for here: ``calibration``, ``evaluation``, or
-            ``calibration (no evaluation data given)`` when accuracy was measured on it.
+        role: what it was used for here: ``calibration``, ``evaluation``, or ``calibration`` with
+            the reason in parentheses where accuracy was measured on it.
     """
 
     source: str
@@ -155,7 +155,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
 
     def to_json(self) -> bytes:
-        """Return the report as indented JSON. An infinite SQNR (equal outputs) is ``null``."""
+        """Return the report as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 

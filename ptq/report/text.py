@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 
 from ptq.report.report import Report
 from ptq.report.table import aligned, megabytes
@@ -89,5 +88,5 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {op}" for op, n in counts.items()) or "none"
 
 
-def _decibels(value: float) -> str:
-    return "exact" if math.isinf(value) and value > 0 else f"{value:.2f} dB"
+def _decibels(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.2f} dB"

@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from ptq.runtime.session import open_session
 
-#: What onnxruntime's optimizers append to the names of nodes that they move to NHWC or merge.
-_MOVED = re.compile(r"(_nhwc|_token_\d+|/MatMulAddFusion)+$")
+#: What onnxruntime's optimizers add to the names of nodes that they move to NHWC or merge.
+_MOVED = re.compile(r"^(fused )?(?P<name>.*?)(_nhwc|_token_\d+|/\w+Fusion/?)*$", re.DOTALL)
 
 _INTEGER_KERNELS = frozenset(
     {"QGemm", "MatMulIntegerToFloat", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul"}
@@ -75,7 +75,7 @@ def _read(graph: ir.Graph, sites: frozenset[str]) -> Coverage:
     unfused: list[str] = []
     conversions = 0
     for node in graph:
-        name = _MOVED.sub("", node.name or "")
+        names = _names(node.name or "")
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             conversions += 1
         if node.op_type == "QuantizeLinear":
@@ -91,9 +91,14 @@ def _read(graph: ir.Graph, sites: frozenset[str]) -> Coverage:
             codes.update(v.name for v in node.outputs)
         else:
             floating[node.op_type] += 1
-            if name in sites:
-                unfused.append(name)
+            unfused += names & sites
     return Coverage(integer, floating, conversions, tuple(unfused))
+
+
+def _names(name: str) -> frozenset[str]:
+    """Return what a node may have been called before the optimizers renamed it."""
+    moved = _MOVED.match(name)
+    return frozenset({name, moved["name"]} if moved else {name})
 
 
 def _is_integer_kernel(op_type: str) -> bool:

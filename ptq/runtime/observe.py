@@ -117,6 +117,7 @@ class _Reader:
         self.reduced = {i for i, p in placed if p.hi is not None}
         self.hi = [(i, p.hi) for i, p in placed if p.hi is not None]
         self.lo = [(i, p.negated_lo) for i, p in placed if p.negated_lo is not None]
+        self.totals = [(i, p.total) for i, p in placed if p.total is not None]
 
     def read(self, feed: Feed) -> _Readings:
         values = [feed[name] for name in self.tapped.inputs]
@@ -132,10 +133,13 @@ class _Reader:
         if EXTREMES in found:
             extremes = found[EXTREMES].reshape(-1)
             for pairs, into, sign in ((self.hi, hi, 1), (self.lo, lo, -1)):
-                places, sources = (list(x) for x in zip(*pairs, strict=True)) if pairs else ([], [])
+                places, sources = _columns(pairs)
                 into[places] = sign * extremes[sources]
+            places, sources = _columns(self.totals)
+            hi[places] = np.where(np.isnan(extremes[sources]), np.nan, hi[places])
         samples = [self._thinned(v) for v in values]
         sizes = np.array([v.size for v in values], np.int64)
+        lo[sizes == 0] = hi[sizes == 0] = 0.0  # an empty tensor has no extremes
         return _Readings(lo, hi, sizes, samples)
 
     def _thinned(self, values: np.ndarray) -> np.ndarray:
@@ -145,7 +149,11 @@ class _Reader:
             return values.ravel()
         while any(gcd(step, extent) > 1 for extent in values.shape):
             step += 1
-        return values.ravel()[::step]
+        return values.ravel()[::step].copy()  # a view would keep all of the values alive
+
+
+def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 class _Summary:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ptq.errors import CalibrationError
+from ptq.files import write_atomically
 from ptq.numerics.arrays import AnyArray
 from ptq.stats.base import TensorStats
 from ptq.stats.ema import EmaMinMax
@@ -37,22 +35,13 @@ def save_stats(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tens
         tensors: statistics by tensor name; their order is kept.
 
     Raises:
+        ConfigError: the folder cannot be written to.
         CalibrationError: the file cannot be written.
     """
-    content = _packed(header, tensors)
-    # In the same directory, for a rename across file systems would not be atomic.
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with draft.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_atomically(path, _packed(header, tensors))
     except OSError as error:
         raise CalibrationError(f"cannot write '{path}': {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
 
 
 def load_stats(path: Path) -> tuple[dict[str, Any], dict[str, TensorStats]]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ptq.errors import CalibrationError
+from ptq.errors import CalibrationError, PtqError
 from ptq.stats.base import TensorStats
 from ptq.stats.store import load_stats, save_stats
 
@@ -92,7 +92,7 @@ def test_a_failed_save_leaves_the_old_file_alone(path, monkeypatch):
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CalibrationError, match="nowhere"):
+    with pytest.raises(PtqError, match="nowhere"):
         save_stats(tmp_path / "nowhere" / "stats.npz", {}, {})
     with pytest.raises(CalibrationError, match="nowhere"):
         load_stats(tmp_path / "nowhere.npz")

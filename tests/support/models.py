@@ -51,9 +51,10 @@ def load(text: str, weights: Arrays | None = None, **options: int) -> ir.Model:
     return ir.from_proto(parse(text, weights, **options))
 
 
-def write(path: Path, text: str, weights: Arrays | None = None, **options: int) -> Path:
-    """Write the model of a graph in ONNX text, as `parse` reads it, and return the path."""
-    path.write_bytes(parse(text, weights, **options).SerializeToString())
+def write(path: Path, model: str | onnx.ModelProto) -> Path:
+    """Write a model, or that of a graph in ONNX text as `parse` reads it, and return the path."""
+    proto = parse(model) if isinstance(model, str) else model
+    path.write_bytes(proto.SerializeToString())
     return path
 
 

@@ -1,4 +1,4 @@
 """The prepare passes: one rewrite per file, each keeping the float function of the model.
 
-The order they run in is `ptq.graph.normalize.STAGES`.
+`ptq.graph.normalize` runs them, and says in which order and why.
 """

@@ -65,7 +65,8 @@ def _input(node: ir.Node, index: int, known: dict[ir.Value, Known]) -> Known | N
 
 def _shape(node: ir.Node, known: dict[ir.Value, Known]) -> Known | None:
     value = node.inputs[0]
-    if value is None or value.shape is None:
+    # the shape of an output is what the file declares, which may be stale (see `InferShapes`)
+    if value is None or value.shape is None or value.is_graph_output():
         return None
     dims = [d if isinstance(d, int) and d >= 0 else None for d in value.shape]
     start = int_attribute(node, "start", 0)

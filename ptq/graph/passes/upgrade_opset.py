@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import onnx
 import onnx_ir as ir
 
 from ptq.errors import UnsupportedError
@@ -16,6 +17,10 @@ TARGET_OPSET = 21
 
 #: The newest opset that onnxruntime 1.31 runs.
 NEWEST_OPSET = 26
+
+
+#: Where operators wait that onnxruntime has in the standard domain and onnx does not know.
+_UNKNOWN = "ptq.unknown"
 
 
 class UpgradeOpset(Rewrite):
@@ -54,6 +59,7 @@ def _convert(model: ir.Model, opset: int) -> None:
     import onnx.shape_inference
     import onnx.version_converter
 
+    _move_unknown(model.graph, "", _UNKNOWN)
     skeleton = Skeleton(model)
     # before IR version 4 onnx wants the initializers among the inputs
     skeleton.proto.ir_version = max(skeleton.proto.ir_version, 4)
@@ -74,7 +80,17 @@ def _convert(model: ir.Model, opset: int) -> None:
         newer = ir.from_proto(converted)
     skeleton.restore(newer)
     _check_signature(model.graph, newer.graph)
+    _move_unknown(newer.graph, _UNKNOWN, "")
+    newer.graph.opset_imports.pop(_UNKNOWN, None)
     model.graph = newer.graph
+
+
+def _move_unknown(graph: ir.Graph, old: str, new: str) -> None:
+    """Move operators that onnx does not know to another domain, where it leaves them alone."""
+    for node in graph.all_nodes():
+        if node.domain == old and not onnx.defs.has(node.op_type):
+            node.domain = new
+            graph.opset_imports.setdefault(new, 1)
 
 
 def _check_signature(old: ir.Graph, new: ir.Graph) -> None:

@@ -90,7 +90,8 @@ def test_behind_gemm_whose_bias_differs_by_row_stays():
 
 
 @pytest.mark.parametrize(
-    "linear", ["h = MatMul (x, w)", "m = MatMul (x, w) h = Add (m, b)", "m = MatMul (x, w) h = Add (b, m)"]
+    "linear",
+    ["h = MatMul (x, w)", "m = MatMul (x, w) h = Add (m, b)", "m = MatMul (x, w) h = Add (b, m)"],
 )
 def test_behind_matmul_the_shift_becomes_a_bias(linear):
     model = load(f"""

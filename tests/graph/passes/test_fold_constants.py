@@ -65,8 +65,9 @@ def test_gives_what_onnxruntime_gives(expression):
 def test_integers(expression):
     model = load(f"""
         g (int64 x) => (double y)
-        <int64[4] a = {{7, -7, 7, -7}}, int64[4] b = {{2, 2, -2, -2}}, float[3] f = {{1.5, -1.5, 2}},
-         int64 zero = {{0}}, int64 nine = {{9}}, int64 two = {{2}}, int64[2] sizes = {{2, 3}}> {{
+        <int64[4] a = {{7, -7, 7, -7}}, int64[4] b = {{2, 2, -2, -2}},
+         float[3] f = {{1.5, -1.5, 2}}, int64 zero = {{0}},
+         int64 nine = {{9}}, int64 two = {{2}}, int64[2] sizes = {{2, 3}}> {{
           h = {expression}
           i = Cast <to = 11> (h)
           j = Cast <to = 11> (x)

@@ -14,8 +14,9 @@ INDEX = st.integers(-4, 3)
 def graph(body, *, shape="N, 3, 8, 5"):
     return load(f"""
         g (float[{shape}] x) => (int64 y)
-        <int64 i0 = {{0}}, int64 i1 = {{1}}, int64 i2 = {{2}}, int64[1] v0 = {{0}}, int64[1] v1 = {{1}},
-         int64[1] v2 = {{2}}, int64[1] v3 = {{3}}, int64[2] pair = {{3, 1}}, int64 minus = {{-7}}> {{
+        <int64 i0 = {{0}}, int64 i1 = {{1}}, int64 i2 = {{2}}, int64 minus = {{-7}},
+         int64[1] v0 = {{0}}, int64[1] v1 = {{1}}, int64[1] v2 = {{2}}, int64[1] v3 = {{3}},
+         int64[2] pair = {{3, 1}}> {{
           s = Shape (x)
           {body}
           y = Identity (h)
@@ -101,6 +102,16 @@ def test_a_negative_dimension_is_not_believed():
     model.graph.inputs[0].shape = ir.Shape([-1, 3, 8, 5])
     assert FoldShapes()(model).count == 0
     assert op_types(model) == ["Shape", "Gather", "Identity"]
+
+
+def test_the_declared_shape_of_an_output_is_not_believed():
+    model = load("""
+        g (float[N, 3] x) => (float[1, 3] h, int64 y) <int64 i = {0}> {
+          h = Neg (x)
+          s = Shape (h)
+          y = Gather (s, i)
+        }""")
+    assert FoldShapes()(model).count == 0
 
 
 def test_indices_out_of_range_are_left_to_the_runtime():

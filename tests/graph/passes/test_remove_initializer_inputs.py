@@ -6,8 +6,10 @@ from ptq.graph.passes.remove_initializer_inputs import RemoveInitializerInputs
 
 
 def test_inputs_with_a_value_go_and_the_others_stay_in_order():
-    model = load("g (float[3] a, float[3] w, float[3] b) => (float[3] y) <float[3] v> {"
-                 "h = Add (a, w) i = Sub (h, b) y = Mul (i, v) }")
+    model = load(
+        "g (float[3] a, float[3] w, float[3] b) => (float[3] y) <float[3] v> {"
+        "h = Add (a, w) i = Sub (h, b) y = Mul (i, v) }"
+    )
     weight = model.graph.inputs[1]
     weight.const_value = model.graph.initializers["v"].const_value
     model.graph.initializers["w"] = weight

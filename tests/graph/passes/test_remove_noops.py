@@ -95,7 +95,9 @@ def test_a_cast_to_another_type_stays():
     check_rewrite(RemoveNoOps(), model, count=0)
 
 
-@pytest.mark.parametrize(("first", "second"), [("[2, 0, 1]", "[1, 2, 0]"), ("[1, 0, 2]", "[1, 0, 2]")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("[2, 0, 1]", "[1, 2, 0]"), ("[1, 0, 2]", "[1, 0, 2]")]
+)
 def test_transposes_that_undo_one_another(first, second):
     model = load(f"""
         g (float[2, 3, 4] x) => (float[2, 3, 4] y) {{
@@ -128,7 +130,9 @@ def test_an_output_keeps_its_name():
     "graph",
     [
         pytest.param("(float[2] x) => (float[2] y) { y = Identity (x) }", id="an input"),
-        pytest.param("(float[2] x) => (float[2] y) <float[2] w> { y = Identity (w) }", id="a weight"),
+        pytest.param(
+            "(float[2] x) => (float[2] y) <float[2] w> { y = Identity (w) }", id="a weight"
+        ),
         pytest.param(
             "(float[2] x) => (float[2] y, float[2] h) { h = Neg (x) y = Identity (h) }",
             id="another output",

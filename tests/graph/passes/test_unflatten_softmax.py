@@ -47,7 +47,9 @@ def test_to_another_shape_stays():
 @pytest.mark.parametrize("shape", ["[2, N]", "[2, 3, N]", "[A, B, C, 5]"])
 def test_softmax_of_opset_11_becomes_one_node(shape):
     axis = shape.count(",")
-    model = load(f"g (float{shape} x) => (float{shape} y) {{ y = Softmax <axis = {axis}> (x) }}", opset=11)
+    model = load(
+        f"g (float{shape} x) => (float{shape} y) {{ y = Softmax <axis = {axis}> (x) }}", opset=11
+    )
     [before] = run(model, feed := random_feed(model))
     normalize(model)
     assert op_types(model) == ["Softmax"]

@@ -1,0 +1,61 @@
+"""`ptq methods`: everything there is to choose from, with its source."""
+
+import msgspec
+import pytest
+from support.cli import ptq
+
+from ptq.calib import parse_method as parse_solver
+from ptq.calib import solvers
+from ptq.report.methods import Method
+from ptq.weights import parse_method as parse_quantizer
+from ptq.weights import weight_quantizers
+
+#: What the users' guide promises.
+RANGES = {"minmax", "ema", "scale", "percentile", "kl", "mse", "qcode"}
+WEIGHTS = {"minmax", "percentile", "mse", "qcode"}
+
+
+def listed() -> list[Method]:
+    return msgspec.json.decode(ptq("methods", "--json").out, type=list[Method], strict=True)
+
+
+def test_json_lists_every_registered_method():
+    names = {
+        kind: {m.name for m in listed() if m.kind == kind}
+        for kind in ("activation range", "weight range")
+    }
+    assert names["activation range"] == set(solvers()) >= RANGES
+    assert names["weight range"] == set(weight_quantizers()) >= WEIGHTS
+
+
+def test_every_method_has_a_line_and_a_source():
+    for method in listed():
+        assert len(method.title) > 20, method.name
+        assert method.title.endswith("."), method.name
+        assert len(method.paper) > 20, method.name
+
+
+def test_text_shows_what_json_holds():
+    done = ptq("methods")
+    assert done.code == 0
+    for method in listed():
+        assert f"  {method.name:<11} {method.title}" in done.out
+        assert f"source: {method.paper}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("heading", "parse"),
+    [("activation range", parse_solver), ("weight range", parse_quantizer)],
+)
+def test_what_is_shown_as_options_can_be_typed(heading, parse):
+    section = ptq("methods").out.split(f"{heading} methods")[1].split("methods (")[0]
+    shown = [line.split("options: ")[1] for line in section.splitlines() if "options: " in line]
+    assert shown
+    for text in shown:
+        assert parse(text) == parse(text.partition(":")[0]), "the defaults, spelled out"
+
+
+def test_the_help_of_quantize_names_the_default_methods():
+    text = " ".join(ptq("quantize", "--help").out.split())
+    assert "`ptq methods` lists them" in text
+    assert "[default: kl]" in text

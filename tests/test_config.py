@@ -1,0 +1,87 @@
+"""The settings of a quantization are validated when they are made."""
+
+import msgspec
+import pytest
+
+from ptq import QuantizeConfig
+from ptq.errors import ConfigError
+
+
+def test_the_defaults_are_the_fast_ones():
+    config = QuantizeConfig()
+    assert (config.bits, config.calib, config.weights) == (8, "kl", "per-channel")
+    assert config.weights_symmetric
+    assert not config.symmetric
+    config.require_known()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bits", "8"),
+        ("bits", 8.5),
+        ("weights", "per-chanel"),
+        ("qcode_objective", "best"),
+        ("exclude", "stem.*"),
+        ("op_types", "Conv"),
+        ("exclude", [1]),
+        ("ema_decay", 1.0),
+        ("ema_decay", -0.1),
+        ("sample_size", -1),
+        ("seed", -1),
+        ("symmetric", "yes"),
+        ("calib", None),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_name(field, value):
+    with pytest.raises(ConfigError, match=f"^{field}: "):
+        QuantizeConfig(**{field: value})
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 7, 16])
+def test_other_bit_widths_are_refused_with_a_remedy(bits):
+    with pytest.raises(ConfigError, match=f"--bits {bits} is not supported yet; use --bits 8"):
+        QuantizeConfig(bits=bits)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"calib": "klx"}, {"weight_range": "x"}, {"target": "x"}, {"calib": "kl:bins=x"}],
+    ids=str,
+)
+def test_names_that_are_none_are_refused(settings):
+    with pytest.raises(ConfigError, match=r"unknown|bins"):
+        QuantizeConfig(**settings).require_known()
+
+
+def test_an_objective_needs_its_method():
+    for method in ("qcode", "qcode:objective=kl"):
+        assert QuantizeConfig(calib=method, qcode_objective="output").searches_output
+    with pytest.raises(ConfigError, match="needs --calib qcode, not mse"):
+        QuantizeConfig(calib="mse", qcode_objective="output")
+
+
+def test_power_of_two_activations_bring_power_of_two_weights():
+    assert type(QuantizeConfig(calib="qcode").weight_quantizer()).__name__.startswith("QCode")
+    config = QuantizeConfig(calib="qcode", weight_range="mse")
+    assert type(config.weight_quantizer()).__name__.lower().startswith("mse")
+
+
+def test_the_objective_reaches_the_solver():
+    assert QuantizeConfig(calib="qcode", qcode_objective="kl").solver().objective == "kl"
+    assert QuantizeConfig(calib="qcode", qcode_objective="output").solver().objective == "mse"
+
+
+def test_a_config_survives_json():
+    config = QuantizeConfig(calib="mse", exclude=("a*",), op_types=("Conv",), seed=3)
+    assert msgspec.json.decode(msgspec.json.encode(config), type=QuantizeConfig) == config
+
+
+def test_unknown_fields_are_refused():
+    with pytest.raises(msgspec.ValidationError, match="unknown field `bitz`"):
+        msgspec.json.decode(b'{"bitz": 8}', type=QuantizeConfig)
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        QuantizeConfig().bits = 4
