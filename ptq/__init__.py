@@ -6,7 +6,7 @@ The public names are imported when they are first used, so that ``import ptq`` c
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -41,7 +41,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'ptq' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

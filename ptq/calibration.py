@@ -77,7 +77,8 @@ class Calibration:
             raise CalibrationError(f"'{path}' is not a statistics file of ptq: {error}") from error
         if header.schema != SCHEMA or header.ptq != __version__:
             raise CalibrationError(
-                f"'{path}' was made by ptq {header.ptq}, this is {__version__}; run `ptq calibrate` again"
+                f"'{path}' was made by ptq {header.ptq}, this is {__version__}; "
+                "run `ptq calibrate` again"
             )
         return cls(header, stats)
 
@@ -132,7 +133,7 @@ class ObserverSettings:
     """How to observe.
 
     Attributes:
-        sample_size: values of a large tensor counted for each feed; 0 chooses by the number of feeds.
+        sample_size: values of a large tensor counted for each feed; 0 chooses by their number.
         ema_decay: decay of the moving averages.
         threads: how many feeds to run at once.
     """
@@ -168,7 +169,6 @@ def observe_tensors(
     found = observe(
         tapped,
         data,
-        sample_size=sample_size,
         ema_decay=settings.ema_decay,
         threads=settings.threads,
         folder=source.folder,

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class PtqError(Exception):
-    """Something went wrong that the user can act on; the message says what, where and the remedy."""
+    """Something the user can act on; the message says what is wrong, where, and the remedy."""
 
     exit_code: ClassVar[int] = 1
 

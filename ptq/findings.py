@@ -171,6 +171,11 @@ def _doubts(accuracy: Accuracy, latency: Latency) -> list[str]:
             f"the outputs are far from the float model's ({accuracy.sqnr_db:.1f} dB): try "
             "another --calib, or keep the operators that matter in float with --exclude"
         )
+    if accuracy.sqnr_db is None and any(output.max_abs > 0 for output in accuracy.outputs):
+        doubts.append(
+            "the float model's outputs are all zero on this data, and the int8 model's are not: "
+            "give other data with --eval-data"
+        )
     if latency.verdict == "slower":
         doubts.append(
             f"the int8 model is slower than the float one here ({1 / latency.speedup:.2f}x): "

@@ -109,7 +109,10 @@ def quantize(
         evidence = inputs.evidence()
         proof = None
         if evidence is not None:
-            reference = reference_of(source, draft.path.parent)
+            # a name that no file of the draft has
+            scratch = draft.path.with_name(f"{draft.path.name}.float")
+            scratch.mkdir()
+            reference = reference_of(source, scratch)
             proof = prove(reference, draft.path, evidence, stages, options.threads)
         findings = Findings(
             source=source,

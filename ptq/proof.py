@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ptq.data import Dataset
-from ptq.errors import VerificationError
 from ptq.data.feeds import Feed
+from ptq.errors import VerificationError
 from ptq.evaluate.accuracy import Accuracy, compare
 from ptq.evaluate.latency import Latency, measure_latency
 from ptq.graph.save import save_model

@@ -8,7 +8,7 @@ from pathlib import Path
 from ptq.data import InputSpec
 from ptq.errors import UnsupportedError
 from ptq.graph.describe import opset_of
-from ptq.graph.load import input_specs, load_model, model_files, model_digest
+from ptq.graph.load import input_specs, load_model, model_digest, model_files
 from ptq.graph.normalize import normalize
 from ptq.graph.sites import Sites
 from ptq.graph.types import Model
@@ -72,7 +72,8 @@ def require_sites(sites: Sites, source: Source, target: Target) -> None:
     for node in source.model.graph:
         why = sites.why_float.get(node.name or "", "")
         reasons[node.op_type, why] = reasons.get((node.op_type, why), 0) + 1
-    ranked = sorted(reasons.items(), key=lambda item: (item[0][1].startswith("no integer"), -item[1]))
+    # the reasons that tell most come first: that there is no kernel holds for most of any graph
+    ranked = sorted(reasons.items(), key=lambda r: (r[0][1].startswith("no integer"), -r[1]))
     listed = "; ".join(f"{n} {op}: {why}" for (op, why), n in ranked[:_REASONS_SHOWN])
     raise UnsupportedError(
         f"nothing in '{source.path.name}' can be quantized for target '{target.name}' "

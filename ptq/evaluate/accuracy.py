@@ -152,7 +152,7 @@ class _Tally:
         self.rows += len(a)
 
     def _scores_index(self, outputs: Sequence[np.ndarray]) -> int | None:
-        """Which output holds class scores; with several candidates only labels say that one does."""
+        """Which output holds class scores; of several outputs only labels say that one does."""
         looks = [i for i, value in enumerate(outputs) if _looks_like_scores(value)]
         one = len(looks) == 1 and (len(outputs) == 1 or self.labels is not None)
         return looks[0] if one else None
@@ -188,7 +188,7 @@ def _number(decibels: float) -> float | None:
 
 
 def _looks_like_scores(value: np.ndarray) -> bool:
-    """Whether an output has classes on its last axis: (N, C) logits, or probabilities of any rank."""
+    """Whether the last axis holds classes: (N, C) logits, or probabilities of any rank."""
     if not np.issubdtype(value.dtype, np.floating) or value.ndim < 2 or value.shape[-1] < 2:
         return False
     if value.ndim == 2:

@@ -39,7 +39,11 @@ def opset_of(model: ir.Model) -> int:
 def parameters(model: ir.Model) -> int:
     """Return how many floating-point numbers the initializers of the main graph hold."""
     tensors = (v.const_value for v in model.graph.initializers.values())
-    return sum(prod(t.shape.numpy()) for t in tensors if t is not None and t.dtype.is_floating_point())
+    return sum(
+        prod(t.shape.numpy())
+        for t in tensors
+        if t is not None and t.dtype.is_floating_point()
+    )
 
 
 def weight_bytes(value: ir.Value) -> int:

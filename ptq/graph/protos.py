@@ -18,5 +18,5 @@ def parse_tensor(content: bytes) -> tuple[str, np.ndarray]:
         proto = onnx.TensorProto.FromString(content)
         tensor = ir.serde.deserialize_tensor(proto)
         return proto.name, np.asarray(tensor.numpy())
-    except Exception as error:  # noqa: BLE001  protobuf's DecodeError has no other public base
+    except Exception as error:  # protobuf's DecodeError has no other public base
         raise ValueError(f"not a serialized tensor: {error}") from error

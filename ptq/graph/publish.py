@@ -70,7 +70,9 @@ class Draft:
             onnx.checker.check_model(str(self.path))
         except (onnx.checker.ValidationError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
-            raise VerificationError(f"the ONNX checker refuses the quantized model: {first}") from error
+            raise VerificationError(
+                f"the ONNX checker refuses the quantized model: {first}"
+            ) from error
 
     @property
     def files(self) -> list[Path]:

@@ -328,7 +328,7 @@ def _without_output(site: Site) -> Site:
 
 
 def _clips_to_grid(clip: ir.Node) -> bool:
-    """Whether the clip is constant and its range holds 0, so that quantizing to it can replace it."""
+    """Whether the clip is constant and its range holds 0: then quantizing can replace it."""
     lo, hi = (_scalar(_input(clip, i)) for i in (1, 2))
     if _input(clip, 1) is not None and lo is None:
         return False

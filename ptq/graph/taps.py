@@ -65,12 +65,14 @@ class TappedModel:
         probes: one for each tensor that is not an input of the model.
         inputs: the tapped tensors that are inputs of the model, read from the feeds themselves.
         outputs: the outputs, each once.
+        sample_size: about how many values of a large tensor enter its histogram from each feed.
     """
 
     model: bytes
     probes: tuple[Probe, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    sample_size: int
 
 
 def tap(model: ir.Model, tensors: Sequence[str], *, feed: Feed, sample_size: int) -> TappedModel:
@@ -101,6 +103,7 @@ def tap(model: ir.Model, tensors: Sequence[str], *, feed: Feed, sample_size: int
         probes=tuple(builder.probes),
         inputs=tuple(t for t in tensors if t in inputs),
         outputs=tuple(v.name or "" for v in tapped.graph.outputs),
+        sample_size=sample_size,
     )
 
 

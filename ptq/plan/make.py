@@ -1,4 +1,4 @@
-"""Turn statistics into a plan's activation decisions: solve each range, then settle shared scales."""
+"""Turn statistics into activation decisions: solve each range, then settle shared scales."""
 
 from __future__ import annotations
 

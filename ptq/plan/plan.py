@@ -7,7 +7,6 @@ weights, and nothing else. So plans can be printed, compared, cached and searche
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
 
 import msgspec
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from ptq.report.report import Report
 from ptq.report.table import aligned, megabytes
 
@@ -53,11 +52,12 @@ def _accuracy(report: Report) -> list[tuple[str, str, str, str]]:
     made_up = "random " if report.evaluation.synthetic else ""
     role = report.evaluation.role.partition(" ")[0]
     on = f"{accuracy.samples} {made_up}{role} samples"
-    rows = [("SQNR", "", _decibels(accuracy.sqnr_db), on)]
+    largest = max(o.max_abs for o in accuracy.outputs)
+    rows = [("SQNR", "", _decibels(accuracy.sqnr_db, largest), on)]
     if len(accuracy.outputs) > 1:
-        rows += [(f"  {o.name}", "", _decibels(o.sqnr_db), "") for o in accuracy.outputs]
+        rows += [(f"  {o.name}", "", _decibels(o.sqnr_db, o.max_abs), "") for o in accuracy.outputs]
     rows.append(("cosine", "", f"{min(o.cosine for o in accuracy.outputs):.5f}", ""))
-    rows.append(("max abs error", "", f"{max(o.max_abs for o in accuracy.outputs):.4g}", ""))
+    rows.append(("max abs error", "", f"{largest:.4g}", ""))
     if accuracy.agreement is not None:
         rows.append(("top-1 agreement", "", f"{accuracy.agreement:.2%}", "with the float model"))
     if accuracy.float_top1 is not None and accuracy.quantized_top1 is not None:
@@ -88,5 +88,7 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {op}" for op, n in counts.items()) or "none"
 
 
-def _decibels(value: float | None) -> str:
-    return "exact" if value is None else f"{value:.2f} dB"
+def _decibels(value: float | None, max_abs: float) -> str:
+    if value is not None:
+        return f"{value:.2f} dB"
+    return "exact" if max_abs == 0 else "no signal"

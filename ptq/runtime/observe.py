@@ -47,7 +47,6 @@ def observe(
     tapped: TappedModel,
     feeds: Iterable[Feed],
     *,
-    sample_size: int,
     ema_decay: float,
     threads: int = 1,
     folder: Path | None = None,
@@ -62,8 +61,6 @@ def observe(
     Args:
         tapped: what to run.
         feeds: the calibration data; at most ``threads + 2`` feeds are in memory at once.
-        sample_size: how many values of a tensor enter its histogram from each feed, about.
-            Minimum and maximum are of all values.
         ema_decay: the decay of the moving averages of minimum and maximum.
         threads: how many feeds to run at once.
         folder: where the model's external data lies.
@@ -77,14 +74,14 @@ def observe(
     summary = _Summary(names, ema_decay)
     digest = hashlib.sha256()
     session = open_session(tapped.model, folder=folder) if tapped.probes else None
-    reader = _Reader(tapped, session, sample_size)
+    reader = _Reader(tapped, session)
     count = 0
     for readings in _in_order(reader.read, _hashed(feeds, digest), threads):
         summary.add(readings, count)
         count += 1
         on_feed()
     if not count:
-        raise CalibrationError("there is no calibration sample; --calib-data must hold at least one")
+        raise CalibrationError("there is no calibration sample; give at least one")
     return Observation(summary.stats(), count, digest.hexdigest())
 
 
@@ -108,10 +105,9 @@ class _Readings:
 class _Reader:
     """Runs one feed and reads its probes; safe to use from several threads at once."""
 
-    def __init__(self, tapped: TappedModel, session: Session | None, sample_size: int) -> None:
+    def __init__(self, tapped: TappedModel, session: Session | None) -> None:
         self.tapped = tapped
         self.session = session
-        self.sample_size = sample_size
         first = len(tapped.inputs)
         placed = list(enumerate(tapped.probes, start=first))
         self.reduced = {i for i, p in placed if p.hi is not None}
@@ -140,11 +136,12 @@ class _Reader:
         samples = [self._thinned(v) for v in values]
         sizes = np.array([v.size for v in values], np.int64)
         lo[sizes == 0] = hi[sizes == 0] = 0.0  # an empty tensor has no extremes
-        return _Readings(lo, hi, sizes, samples)
+        # minus zero becomes zero, or the bits would depend on the order of the feeds
+        return _Readings(lo + 0.0, hi + 0.0, sizes, samples)
 
     def _thinned(self, values: np.ndarray) -> np.ndarray:
         """A regular sample whose step shares no factor with the shape: it favours no channel."""
-        step = values.size // self.sample_size
+        step = values.size // self.tapped.sample_size
         if step < 2:
             return values.ravel()
         while any(gcd(step, extent) > 1 for extent in values.shape):

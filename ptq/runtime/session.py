@@ -1,4 +1,4 @@
-"""Open onnxruntime sessions, always with the same settings, and say clearly when one does not open."""
+"""Open onnxruntime sessions with one set of settings, and say clearly when one does not open."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def open_session(
         session: Session = ort.InferenceSession(
             source, options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # noqa: BLE001  onnxruntime's exceptions share no base but Exception
+    except Exception as error:  # its exceptions share no other base
         raise VerificationError(f"onnxruntime does not load the model: {_first(error)}") from error
     return session
 
@@ -100,7 +100,7 @@ def run(
     """
     try:
         return list(session.run(outputs, feed))
-    except Exception as error:  # noqa: BLE001  as above
+    except Exception as error:  # as above
         raise DataError(f"onnxruntime fails on {where}: {_first(error)}") from error
 
 

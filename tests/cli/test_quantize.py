@@ -41,7 +41,7 @@ def test_the_input_and_the_data_are_not_touched(work):
 def test_the_table_shows_size_speed_and_accuracy(work):
     done = ptq("quantize", MODEL, "--calib-data", CALIB, "--eval-data", EVAL, "--labels", EVAL)
     assert done.code == 0
-    assert done.err == "", "nothing to warn of"
+    assert "accuracy" not in done.err, "there is nothing to warn of but, on some machines, speed"
     rows = {line.split("  ")[0].strip(): line for line in done.out.splitlines()}
     assert "smaller" in rows["size"]
     assert "control" in rows["latency (1 thread)"]

@@ -10,6 +10,7 @@ import pytest
 from support.models import parse, random_feed
 
 import ptq
+from ptq.options import RunOptions
 
 
 @dataclass(frozen=True)
@@ -473,6 +474,17 @@ def test_a_model_with_node_names_used_twice_is_quantized(tmp_path):
     assert kernels(quantize(parse(DUPLICATES, opset=17), tmp_path)) == 3
 
 
+@pytest.mark.parametrize("name", ["prepared.onnx", "model.onnx.float"])
+def test_the_output_of_such_a_model_may_have_any_name(name, tmp_path):
+    """Its prepared form is written for comparison; it once took the place of the result."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(parse(DUPLICATES, opset=17).SerializeToString())
+    config = ptq.QuantizeConfig(allow_larger=True)
+    options = RunOptions(output=tmp_path / name)
+    output = ptq.quantize(path, "random", config, options=options).output
+    assert "QuantizeLinear" in {n.op_type for n in onnx.load(output).graph.node}
+
+
 def test_data_of_changing_length(tmp_path):
     model = parse(
         """
@@ -533,6 +545,24 @@ def test_the_report_on_an_exact_model_decodes_into_its_type(tmp_path):
     weights = {"w": np.zeros((8, 4, 3, 3), np.float32), "b": np.zeros(8, np.float32)}
     result = quantize(parse(CONV, weights, opset=17), tmp_path)
     assert msgspec.json.decode(result.report.to_json(), type=ptq.Report) == result.report
+
+
+def test_errors_on_an_output_that_cancels_out_are_said(tmp_path):
+    w = np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32)
+    model = parse(
+        """
+        g (float[N,4,6,6] x) => (float[N,8,4,4] y)
+        <float[8,4,3,3] w, float[8,4,3,3] v>
+        { a = Conv (x, w) b = Conv (x, v) y = Add (a, b) }
+        """,
+        {"w": w, "v": -w},
+        opset=17,
+    )
+    report = quantize(model, tmp_path).report
+    assert report.accuracy.outputs[0].max_abs > 0
+    # what is left of the signal is rounding, or nothing, as the float kernel adds it up
+    said = ("far from the float model's", "all zero on this data")
+    assert any(text in notice for notice in report.notices for text in said)
 
 
 def test_a_dead_channel_with_a_bias_is_widened_and_said(tmp_path):

@@ -1,6 +1,5 @@
 """The table that `ptq quantize` prints."""
 
-import math
 from dataclasses import replace
 
 import msgspec
@@ -48,8 +47,15 @@ def test_a_difference_within_the_control_is_none(report, speedup, spread, verdic
 
 
 def test_equal_outputs_are_exact(report):
-    table = result_table(with_accuracy(report, sqnr_db=math.inf))
+    equal = (OutputError("logits", None, 1.0, 0.0),)
+    table = result_table(with_accuracy(report, sqnr_db=None, outputs=equal))
     assert row(table, "SQNR").split()[1] == "exact"
+
+
+def test_errors_on_a_signal_of_zeros_are_not_called_exact(report):
+    zeros = (OutputError("logits", None, 0.0, 0.5),)
+    table = result_table(with_accuracy(report, sqnr_db=None, outputs=zeros))
+    assert "no signal" in row(table, "SQNR")
 
 
 def test_every_output_of_several_has_a_row(report):
