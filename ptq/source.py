@@ -79,4 +79,3 @@ def require_sites(sites: Sites, source: Source, target: Target) -> None:
         f"nothing in '{source.path.name}' can be quantized for target '{target.name}' "
         f"({listed or 'the graph is empty'}); `ptq inspect` gives the reason for every node"
     )
-

@@ -129,7 +129,9 @@ class Work:
         require_sites(sites, self.source, self.target)
         return sites
 
-    def _emit(self, model: Model, keep_float: dict[str, str], plan: Plan) -> Emitted:
+    def _emit(
+        self, model: Model, keep_float: dict[str, str], plan: Plan, *, absorb: bool = True
+    ) -> Emitted:
         sites = find_sites(
             model,
             self.target,
@@ -137,7 +139,7 @@ class Work:
             exclude=self.config.exclude,
             keep_float=keep_float,
         )
-        return emit_qdq(model, sites, plan, self._quantize_weight)
+        return emit_qdq(model, sites, plan, self._quantize_weight, absorb=absorb)
 
     def _quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
         per_channel = self.config.weights == "per-channel"
@@ -199,7 +201,7 @@ class Work:
         reference = open_session(to_bytes(self.source.model), folder=self.source.folder)
         wanted = [run(reference, feed, where="a calibration sample") for feed in feeds]
         model = self.source.model.clone()
-        emitted = self._emit(model, keep_float, plan)
+        emitted = self._emit(model, keep_float, plan, absorb=False)
         scaled = with_scales_as_inputs(model, emitted.scales, self.source.folder)
         with self.stages.stage("search", len(plan.tensors)) as step:
             found = search_exponents(scaled, plan.tensors, wanted, feeds, on_tensor=step)

@@ -142,7 +142,7 @@ class _Tally:
                     f"there are {len(self.labels)} labels, and more rows in the evaluation data"
                 )
             classes = wanted[index].shape[-1]
-            if truth.min() < 0 or truth.max() >= classes:
+            if truth.min(initial=0) < 0 or truth.max(initial=0) >= classes:
                 raise DataError(
                     f"label {truth[(truth < 0) | (truth >= classes)][0]} is none of the model's "
                     f"{classes} classes, which count from 0"

@@ -40,9 +40,7 @@ def parameters(model: ir.Model) -> int:
     """Return how many floating-point numbers the initializers of the main graph hold."""
     tensors = (v.const_value for v in model.graph.initializers.values())
     return sum(
-        prod(t.shape.numpy())
-        for t in tensors
-        if t is not None and t.dtype.is_floating_point()
+        prod(t.shape.numpy()) for t in tensors if t is not None and t.dtype.is_floating_point()
     )
 
 

@@ -31,8 +31,6 @@ _BIAS_LIMIT = 1 << 30
 #: six others.
 _LONGEST_LABEL = 48
 
-#: Where a QuantizeLinear keeps, in memory, the bounds of the activation function it absorbed.
-CLIP_BOUNDS = "ptq.clip_bounds"
 
 #: How one weight is quantized: values, output-channel axis, symmetric or not.
 QuantizeWeight = Callable[[np.ndarray, int, bool], QTensor]
@@ -60,7 +58,12 @@ class Emitted:
 
 
 def emit_qdq(
-    model: ir.Model, sites: Sites, plan: Plan, quantize_weight: QuantizeWeight
+    model: ir.Model,
+    sites: Sites,
+    plan: Plan,
+    quantize_weight: QuantizeWeight,
+    *,
+    absorb: bool = True,
 ) -> Emitted:
     """Insert the plan's QuantizeLinear and DequantizeLinear; the model is changed in place.
 
@@ -69,11 +72,13 @@ def emit_qdq(
         sites: what becomes integer.
         plan: scale and zero point of every activation tensor of the sites.
         quantize_weight: how weights are quantized.
+        absorb: whether QuantizeLinear takes over from Relu and Clip. Not so for a search that turns
+            the scales afterwards: which codes their bounds are depends on the scale.
 
     Raises:
         CalibrationError: a weight is not finite.
     """
-    emitter = _Emitter(model, sites, plan)
+    emitter = _Emitter(model, sites, plan, absorb=absorb)
     for site in sites.sites:
         if site.rule.role == "linear":
             emitter.quantize_parameters(site, quantize_weight)
@@ -88,12 +93,11 @@ def emit_qdq(
 class _Emitter:
     """Holds the graph while it is rewritten, and the names that are taken."""
 
-    def __init__(self, model: ir.Model, sites: Sites, plan: Plan) -> None:
+    def __init__(self, model: ir.Model, sites: Sites, plan: Plan, *, absorb: bool) -> None:
         self.graph = model.graph
         self.plan = plan
-        self.producer = {
-            id(v): s for s in sites.sites if s.requantize for v in s.outputs
-        }
+        self.absorb = absorb
+        self.producer = {id(v): s for s in sites.sites if s.requantize for v in s.outputs}
         self.readers: dict[int, list[Site]] = {}
         for site in sites.sites:
             for value in site.activations:
@@ -170,7 +174,7 @@ class _Emitter:
         scale = self._constant(f"{name}/scale", params.scale)
         zero_point = self._constant(f"{name}/zero_point", params.zero_point, params.qtype)
         return self._dequantize(
-            codes, scale, zero_point, f"{name}/dequantized", before=before, axis=params.axis
+            codes, (scale, zero_point), f"{name}/dequantized", before=before, axis=params.axis
         )
 
     def _bias(self, site: Site, bias: np.ndarray, scale: np.ndarray) -> ir.Value:
@@ -181,8 +185,10 @@ class _Emitter:
         self.biases += 1
         return self._dequantize(
             self._constant(f"{name}/quantized", codes.reshape(bias.shape)),
-            self._constant(f"{name}/scale", scale),
-            self._constant(f"{name}/zero_point", np.zeros(scale.shape, np.int32)),
+            (
+                self._constant(f"{name}/scale", scale),
+                self._constant(f"{name}/zero_point", np.zeros(scale.shape, np.int32)),
+            ),
             f"{name}/dequantized",
             before=site.node,
             axis=None if scale.ndim == 0 else bias.ndim - 1,
@@ -232,7 +238,7 @@ class _Emitter:
         name = value.name or ""
         label = _label(name)
         qparams = self._qparams(value, decision)
-        raw, clip = value, site.absorbed
+        raw, clip = value, site.absorbed if self.absorb else None
         readers = [(node, index) for node, index in value.uses()]
         if clip is not None:
             raw = site.node.outputs[0]
@@ -240,9 +246,6 @@ class _Emitter:
             value.name = self._fresh(f"{label}/float")
         quantized = self._quantize(raw, label, qparams, after=raw.producer())
         if clip is not None:
-            quantize_node = quantized.producer()
-            assert quantize_node is not None
-            quantize_node.meta[CLIP_BOUNDS] = clip_range(clip)
             quantized = self._clip_codes(quantized, label, clip_range(clip), decision)
         if not readers and not value.is_graph_output():
             return  # the kernel of a Split wants all of its outputs quantized, read or not
@@ -285,9 +288,8 @@ class _Emitter:
         params = _params(decision)
         codes = self._constant(f"{name}/quantized", quantize(array, params), params.qtype)
         first = self.readers[id(value)][0].node
-        scale, zero_point = self._qparams(value, decision)
         dequantized = self._dequantize(
-            codes, scale, zero_point, f"{name}/dequantized", before=first
+            codes, self._qparams(value, decision), f"{name}/dequantized", before=first
         )
         self._redirect(value, dequantized)
 
@@ -311,7 +313,7 @@ class _Emitter:
     def _dequantize_activation(
         self, codes: ir.Value, name: str, qparams: tuple[ir.Value, ir.Value]
     ) -> ir.Value:
-        return self._dequantize(codes, *qparams, f"{name}/dequantized", after=codes.producer())
+        return self._dequantize(codes, qparams, f"{name}/dequantized", after=codes.producer())
 
     def _qparams(self, value: ir.Value, decision: Decision) -> tuple[ir.Value, ir.Value]:
         """Return the scale and the zero point of an activation, as initializers."""
@@ -329,8 +331,7 @@ class _Emitter:
     def _dequantize(
         self,
         codes: ir.Value,
-        scale: ir.Value,
-        zero_point: ir.Value,
+        qparams: tuple[ir.Value, ir.Value],
         name: str,
         *,
         before: ir.Node | None = None,
@@ -339,7 +340,7 @@ class _Emitter:
     ) -> ir.Value:
         node = ir.node(
             "DequantizeLinear",
-            [codes, scale, zero_point],
+            [codes, *qparams],
             attributes=None if axis is None else {"axis": axis},
             name=self._fresh(f"{name}/DQ"),
         )
@@ -469,4 +470,3 @@ def _names(graph: ir.Graph) -> set[str]:
         taken.update(v.name for v in node.outputs if v.name)
         taken.add(node.name or "")
     return taken
-

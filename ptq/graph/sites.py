@@ -205,7 +205,8 @@ class _Finder:
         if rank < 2:
             return "the weight is a vector", None
         axis = _weight_axis(node, rank)
-        if axis is not None and not _per_channel(bias, weight.const_value.shape[axis]):
+        shape = weight.const_value.shape.numpy()
+        if axis is not None and not _per_channel(bias, shape[axis]):
             return "the bias is not one value per output channel", None
         absorbed = self._absorbable(node, rule)
         return "", Site(

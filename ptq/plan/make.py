@@ -88,9 +88,9 @@ def _solve(request: Request, stats: Mapping[str, TensorStats], choice: RangeChoi
 
 def _around(constant: float, choice: RangeChoice) -> Range:
     """Return a range in which a constant is a code, or as near to one as the scales allow."""
-    if choice.solver.power_of_two and constant:
+    if choice.solver.power_of_two:
         largest = 2 ** (choice.qtype.bits - 1)
-        step = 2.0 ** math.ceil(math.log2(abs(constant) / (largest - 1)))
+        step = 2.0 ** math.ceil(math.log2(abs(constant) / (largest - 1))) if constant else 1.0
         return Range(-largest * step, (largest - 1) * step)
     return Range(min(constant, 0.0), max(constant, 0.0))
 

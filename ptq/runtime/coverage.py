@@ -66,9 +66,7 @@ def measure_coverage(model: Path, sites: Sequence[str]) -> Coverage:
 
 
 def _read(graph: ir.Graph, sites: frozenset[str]) -> Coverage:
-    codes = {
-        v.name for v in graph.initializers.values() if v.dtype in _INTEGER_TYPES
-    }
+    codes = {v.name for v in graph.initializers.values() if v.dtype in _INTEGER_TYPES}
     codes |= {v.name for v in graph.inputs if v.dtype in _INTEGER_TYPES}
     integer: Counter[str] = Counter()
     floating: Counter[str] = Counter()

@@ -72,9 +72,7 @@ def open_session(
         options.optimized_model_filepath = str(optimized)
     source = str(model) if isinstance(model, Path) else model
     try:
-        session: Session = ort.InferenceSession(
-            source, options, providers=["CPUExecutionProvider"]
-        )
+        session: Session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no other base
         raise VerificationError(f"onnxruntime does not load the model: {_first(error)}") from error
     return session

@@ -45,7 +45,7 @@ def net(name):
 
 def searched(quantized: Quantized, feeds):
     wanted = [run(quantized.source, feed) for feed in feeds]
-    model, emitted = emit(quantized)
+    model, emitted = emit(quantized, absorb=False)
     scaled = with_scales_as_inputs(model, emitted.scales, None)
     return search_exponents(scaled, quantized.plan.tensors, wanted, feeds)
 
@@ -119,7 +119,7 @@ def test_it_finds_the_optimum_of_a_tiny_network(name, objective):
     feeds = [random_feed(prepare(text), seed) for seed in range(2)]
     start = quantize(text, feeds=feeds, settings=Settings(calib=f"qcode:objective={objective}"))
     found = searched(start, feeds)
-    model, emitted = emit(start)
+    model, emitted = emit(start, absorb=False)
     scaled = with_scales_as_inputs(model, emitted.scales, None)
     session = ort.InferenceSession(scaled.model, providers=["CPUExecutionProvider"])
     wanted = [run(start.source, feed)[0] for feed in feeds]
@@ -156,7 +156,7 @@ def test_evaluations_are_two_for_each_scale_and_sweep():
     quantized = quantize(text, feeds=feeds)
     calls = []
     wanted = [run(quantized.source, feed) for feed in feeds]
-    model, emitted = emit(quantized)
+    model, emitted = emit(quantized, absorb=False)
     scaled = with_scales_as_inputs(model, emitted.scales, None)
     found = search_exponents(
         scaled, quantized.plan.tensors, wanted, feeds, on_tensor=lambda: calls.append(1)

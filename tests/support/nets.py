@@ -148,14 +148,17 @@ def quantize(
     return Quantized(source, model, sites, plan, emitted, settings)
 
 
-def emit(quantized: Quantized) -> tuple[ir.Model, Emitted]:
+def emit(quantized: Quantized, *, absorb: bool = True) -> tuple[ir.Model, Emitted]:
     """Emit the plan once more, for tests that change the model."""
-    return _emit(quantized.source, quantized.plan, quantized.settings)
+    return _emit(quantized.source, quantized.plan, quantized.settings, absorb=absorb)
 
 
-def _emit(source: ir.Model, plan: Plan, settings: Settings) -> tuple[ir.Model, Emitted]:
+def _emit(
+    source: ir.Model, plan: Plan, settings: Settings, *, absorb: bool = True
+) -> tuple[ir.Model, Emitted]:
     model = source.clone()
-    return model, emit_qdq(model, settings.sites(model), plan, settings.quantize_weight)
+    sites = settings.sites(model)
+    return model, emit_qdq(model, sites, plan, settings.quantize_weight, absorb=absorb)
 
 
 def observed(

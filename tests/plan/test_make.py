@@ -1,0 +1,186 @@
+"""From statistics to decisions: ranges, shared scales, and what a search has fixed."""
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptq.calib import Range, parse_method
+from ptq.errors import CalibrationError
+from ptq.numerics.affine import qparams_from_range
+from ptq.numerics.qtype import INT8, UINT8, QType
+from ptq.plan.make import TIE_LIMIT, RangeChoice, decide
+from ptq.plan.request import Request
+from ptq.stats.base import TensorStats
+
+MINMAX = RangeChoice(parse_method("minmax"), UINT8, symmetric=False)
+SYMMETRIC = RangeChoice(parse_method("minmax"), UINT8, symmetric=True)
+QCODE = RangeChoice(parse_method("qcode"), UINT8, symmetric=True)
+
+
+def stats(lo, hi):
+    """Statistics of values evenly spread over a range."""
+    return TensorStats.of(np.linspace(lo, hi, 1001, dtype=np.float32))
+
+
+def requested(**ends):
+    return [Request(name, observed=name) for name in ends], {n: stats(*e) for n, e in ends.items()}
+
+
+@pytest.mark.parametrize("qtype", [UINT8, INT8, QType.parse("uint16")])
+@pytest.mark.parametrize("symmetric", [True, False])
+@given(lo=st.floats(-50, 0), hi=st.floats(0.01, 50))
+def test_an_observed_tensor_gets_the_range_of_the_solver(qtype, symmetric, lo, hi):
+    asked, observed = requested(a=(lo, hi))
+    found = decide(asked, observed, RangeChoice(parse_method("minmax"), qtype, symmetric))["a"]
+    low, high = np.float32(lo), np.float32(hi)
+    params = qparams_from_range(low, high, qtype, symmetric=symmetric)
+    assert (found.lo, found.hi) == (low, high)
+    assert (found.scale, found.zero_point) == (params.scale, params.zero_point)
+    assert (found.qtype, found.observed, found.clip_share) == (qtype.name, "a", 0)
+
+
+def test_scales_are_numbers_of_float32():
+    asked, observed = requested(a=(-0.1, 0.7))
+    found = decide(asked, observed, MINMAX)["a"]
+    assert type(found.scale) is float
+    assert np.float32(found.scale) == found.scale
+
+
+def test_the_clip_share_is_that_of_the_observed_values():
+    asked, observed = requested(a=(-1, 1))
+    found = decide(asked, observed, MINMAX, fixed={"a": Range(-0.5, 0.5)})["a"]
+    # a bin at either end may count as inside
+    assert found.clip_share == pytest.approx(0.5, abs=0.002)
+
+
+def test_a_copy_has_the_decision_of_its_source_through_any_number_of_copies():
+    asked, observed = requested(a=(-1, 3))
+    asked += [Request("b", copies="a"), Request("c", copies="b")]
+    found = decide(asked, observed, MINMAX)
+    assert found["a"] == found["b"] == found["c"]
+    assert found["c"].observed == "a"
+
+
+@pytest.mark.parametrize("choice", [MINMAX, SYMMETRIC, QCODE])
+@given(value=st.floats(-1e6, 1e6, width=32).filter(lambda v: v == 0 or abs(v) > 1e-6))
+def test_a_constant_is_a_code_or_near_one(choice, value):
+    found = decide([Request("c", constant=value)], {}, choice)["c"]
+    code = np.clip(np.rint(value / found.scale) + found.zero_point, 0, 255)
+    back = (code - found.zero_point) * np.float32(found.scale)
+    # exact but for the rounding of the scale; a power of two leaves half of one of 64 steps
+    close = 2.0**-7 if choice is QCODE else 2.0**-22
+    assert back == pytest.approx(value, rel=close)
+
+
+def test_the_constant_zero_is_exact():
+    for choice in (MINMAX, SYMMETRIC, QCODE):
+        found = decide([Request("c", constant=0.0)], {}, choice)["c"]
+        assert found.scale > 0
+
+
+# -- concatenations ------------------------------------------------------------------------------
+
+
+def joined(choice=MINMAX, **ends):
+    asked, observed = requested(**ends)
+    return decide([*asked, Request("joined", joins=tuple(ends))], observed, choice)
+
+
+def test_parts_of_like_ranges_are_tied_to_their_union():
+    found = joined(a=(-1, 3), b=(-2, 2))
+    assert len({(d.scale, d.zero_point, d.lo, d.hi) for d in found.values()}) == 1
+    assert (found["a"].lo, found["a"].hi) == (-2, 3)
+
+
+def test_parts_of_unlike_ranges_keep_their_own():
+    found = joined(a=(-1, 3), b=(-20, 2))
+    assert (found["a"].lo, found["a"].hi) == (-1, 3)
+    assert (found["b"].lo, found["b"].hi) == (-20, 2)
+    assert (found["joined"].lo, found["joined"].hi) == (-20, 3)
+
+
+@given(factor=st.floats(1, 4).filter(lambda f: abs(f - TIE_LIMIT) > 1e-3))
+def test_no_part_loses_more_than_the_limit(factor):
+    found = joined(a=(0, 1), b=(0, factor))
+    tied = found["a"].scale == found["joined"].scale
+    assert tied == (factor <= TIE_LIMIT)
+    assert found["joined"].scale == pytest.approx(max(found["b"].scale, found["a"].scale))
+
+
+@given(ends=st.lists(st.tuples(st.floats(-9, 0), st.floats(0.1, 9)), min_size=2, max_size=4))
+def test_a_concatenation_covers_all_of_its_parts(ends):
+    found = joined(**{f"p{i}": e for i, e in enumerate(ends)})
+    whole = found.pop("joined")
+    for part in found.values():
+        assert whole.lo <= part.lo <= part.hi <= whole.hi
+
+
+def test_tying_moves_the_copies_of_a_part_too():
+    asked, observed = requested(a=(-1, 3), b=(-2, 2))
+    asked += [Request("c", copies="a"), Request("joined", joins=("c", "b"))]
+    found = decide(asked, observed, MINMAX)
+    assert found["a"].scale == found["c"].scale == found["joined"].scale
+
+
+def test_concatenations_of_concatenations_cover_everything():
+    asked, observed = requested(a=(-1, 3), b=(-2, 2), c=(-2.5, 4))
+    asked += [Request("ab", joins=("a", "b")), Request("abc", joins=("ab", "c"))]
+    found = decide(asked, observed, MINMAX)
+    assert (found["abc"].lo, found["abc"].hi) == (-2.5, 4)
+
+
+def test_power_of_two_ranges_stay_powers_of_two_when_joined():
+    found = joined(QCODE, a=(-1, 3), b=(-2, 1), c=(-30, 2))
+    for decision in found.values():
+        assert np.frexp(decision.scale)[0] == 0.5
+        assert decision.zero_point == 128
+
+
+# -- what a search has fixed ---------------------------------------------------------------------
+
+
+def test_fixed_ranges_replace_the_solver_for_observed_constant_and_joined_tensors():
+    asked, observed = requested(a=(-1, 3), b=(-2, 2))
+    asked += [Request("half", constant=0.5), Request("joined", joins=("a", "b"))]
+    fixed = {"a": Range(-8, 7.9375), "b": Range(-4, 3.96875), "half": Range(-1, 0.9921875),
+             "joined": Range(-2, 1.984375)}  # fmt: skip
+    found = decide(asked, observed, QCODE, fixed=fixed)
+    assert {n: (d.lo, d.hi) for n, d in found.items()} == {n: (r.lo, r.hi) for n, r in fixed.items()}
+
+
+def test_a_copy_follows_the_fixed_range_of_its_source():
+    asked, observed = requested(a=(-1, 3))
+    asked.append(Request("b", copies="a"))
+    found = decide(asked, observed, QCODE, fixed={"a": Range(-8, 7.9375)})
+    assert found["b"].scale == found["a"].scale == 2**-4
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+def test_a_tensor_without_statistics_is_an_error():
+    with pytest.raises(CalibrationError, match="'a' was not observed; calibrate this model again"):
+        decide([Request("a", observed="a")], {}, MINMAX)
+
+
+def test_an_error_of_a_solver_names_the_tensor():
+    with pytest.raises(CalibrationError, match="tensor 'a': "):
+        decide([Request("a", observed="a")], {"a": TensorStats.of(np.zeros(0, np.float32))}, MINMAX)
+
+
+def test_a_fixed_range_that_is_no_power_of_two_is_an_error_for_power_of_two_scales():
+    asked, observed = requested(a=(-1, 3))
+    with pytest.raises(CalibrationError, match="not minus a power of two"):
+        decide(asked, observed, QCODE, fixed={"a": Range(-3, 3)})
+
+
+def test_decisions_do_not_depend_on_the_order_of_unrelated_requests():
+    asked, observed = requested(a=(-1, 3), b=(-2, 2), c=(0, 9))
+    assert decide(asked, observed, MINMAX) == decide(asked[::-1], observed, MINMAX)
+
+
+def test_decisions_are_plain_data():
+    found = joined(a=(-1, 3), b=(-2, 2))
+    assert msgspec.convert(msgspec.to_builtins(found), dict[str, type(found["a"])]) == found
