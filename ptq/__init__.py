@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ptq.config import QuantizeConfig
     from ptq.errors import PtqError
+    from ptq.options import RunOptions
     from ptq.pipeline import Result, calibrate, inspect, quantize
     from ptq.plan import Plan
     from ptq.report import Report
@@ -23,6 +24,7 @@ __all__ = [
     "QuantizeConfig",
     "Report",
     "Result",
+    "RunOptions",
     "__version__",
     "calibrate",
     "inspect",
@@ -35,6 +37,7 @@ _HOMES = {
     "QuantizeConfig": "ptq.config",
     "Report": "ptq.report",
     "Result": "ptq.pipeline",
+    "RunOptions": "ptq.options",
     "calibrate": "ptq.pipeline",
     "inspect": "ptq.pipeline",
     "quantize": "ptq.pipeline",

@@ -24,6 +24,7 @@ SCHEMA = 1
 #: its 99.99 % quantile then rests on a hundred values.
 _VALUES_WANTED = 1 << 20
 _SAMPLE_SIZES = (1 << 11, 1 << 15)
+_FEEDS_GUESSED = 128
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +110,11 @@ class Calibration:
         same = ("model_sha256", "sample_size", "ema_decay", "ptq", "schema")
         for name in same:
             if getattr(a, name) != getattr(b, name):
-                raise CalibrationError(f"statistics differ in {name}; they cannot be merged")
+                values = f"{getattr(a, name)} and {getattr(b, name)}"
+                raise CalibrationError(
+                    f"statistics differ in {name} ({values}) and cannot be merged; observe every "
+                    "part with the same --sample-size and --ema-decay"
+                )
         if self.stats.keys() != other.stats.keys():
             raise CalibrationError("statistics are of different tensors; they cannot be merged")
         header = msgspec.structs.replace(
@@ -142,12 +147,13 @@ class ObserverSettings:
     ema_decay: float
     threads: int
 
-    def for_feeds(self, count: int) -> int:
-        """Return the sample size for that many feeds."""
+    def for_feeds(self, count: int | None) -> int:
+        """Return the sample size for that many feeds; ``None`` if nobody knows how many."""
         if self.sample_size:
             return self.sample_size
         least, most = _SAMPLE_SIZES
-        return min(max(_VALUES_WANTED // max(count, 1), least), most)
+        feeds = _FEEDS_GUESSED if count is None else max(count, 1)
+        return min(max(_VALUES_WANTED // feeds, least), most)
 
 
 def observe_tensors(
@@ -164,7 +170,7 @@ def observe_tensors(
         CalibrationError: there is no sample, or a tensor is not finite.
         DataError: a sample does not fit the model.
     """
-    sample_size = settings.for_feeds(len(data))
+    sample_size = settings.for_feeds(data.expected)
     tapped = tap(source.model, tensors, feed=_first(data), sample_size=sample_size)
     found = observe(
         tapped,

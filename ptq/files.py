@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ptq.errors import ConfigError
@@ -15,10 +17,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         ConfigError: the folder cannot be written to.
     """
+    with staged(path, content):
+        pass
+
+
+@contextmanager
+def staged(path: Path, content: bytes) -> Iterator[None]:
+    """Write a file that appears when the block succeeds, and never if it does not.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=".ptq-", dir=path.parent)
     except OSError as error:
         raise ConfigError(f"cannot write to '{path.parent}': {error.strerror}") from error
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -26,8 +40,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.chmod(0o666 & ~umask)
+        yield
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

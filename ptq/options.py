@@ -36,3 +36,10 @@ class RunOptions:
     images: ImageOptions | None = None
     threads: int = 1
     on_progress: OnProgress = ignore
+
+    def __post_init__(self) -> None:
+        """Take names of files as text too."""
+        for name in ("output", "report", "statistics", "labels"):
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, Path(given))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -16,7 +17,7 @@ from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import QuantizeConfig
 from ptq.data import Dataset, data_forms, open_dataset, read_labels, select_labels
 from ptq.errors import ConfigError, VerificationError
-from ptq.files import write_atomically
+from ptq.files import staged
 from ptq.findings import Findings
 from ptq.graph.load import model_files
 from ptq.graph.protos import parse_tensor
@@ -127,9 +128,10 @@ def quantize(
             notices=inputs.notices(),
         )
         report = findings.report(draft)
-        if options.report is not None:
-            write_atomically(options.report, report.to_json())
-        draft.publish()
+        with ExitStack() as both:
+            if options.report is not None:
+                both.enter_context(staged(options.report, report.to_json()))
+            draft.publish()
     return Result(output, report, plan)
 
 
@@ -170,7 +172,7 @@ def calibrate(
         _require_images([data], options)
         settings = ObserverSettings(config.sample_size, config.ema_decay, options.threads)
         tensors = [r.observed for r in requests(sites) if r.observed]
-        with stages.stage("observe", len(data)) as step:
+        with stages.stage("observe", data.expected) as step:
             parts.append(observe_tensors(source, tensors, data, settings, on_feed=step))
     for path in merge:
         part = Calibration.load(path)

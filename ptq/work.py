@@ -14,7 +14,7 @@ from ptq import __version__
 from ptq.calib import Range
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import QuantizeConfig
-from ptq.data import Dataset
+from ptq.data import Dataset, Feed
 from ptq.errors import CalibrationError, ConfigError
 from ptq.graph.emit_qdq import Emitted, emit_qdq
 from ptq.graph.publish import Draft
@@ -30,7 +30,7 @@ from ptq.progress import Stages
 from ptq.proof import Evidence
 from ptq.runtime.coverage import Coverage, measure_coverage
 from ptq.runtime.session import open_session, run
-from ptq.search.qcode import search_exponents
+from ptq.search.qcode import relative_error, search_exponents
 from ptq.source import Source, require_sites
 from ptq.targets import load_target
 
@@ -71,6 +71,22 @@ class Inputs:
         """Return what the readers had to say, once each."""
         said = [n for data in (self.calibration, self.evaluation) if data for n in data.notices]
         return tuple(dict.fromkeys(said))
+
+
+class _Trial:
+    """A few feeds, and what the float model makes of them."""
+
+    def __init__(self, feeds: list[Feed], source: Source) -> None:
+        reference = open_session(to_bytes(source.model), folder=source.folder)
+        self.feeds = feeds
+        self.wanted = [run(reference, feed, where="a calibration sample") for feed in feeds]
+        self.folder = source.folder
+
+    def error(self, model: bytes) -> float:
+        """Return the squared error of a model's outputs, relative to the signal."""
+        session = open_session(model, folder=self.folder)
+        found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
+        return relative_error(self.wanted, found)
 
 
 class Work:
@@ -167,11 +183,16 @@ class Work:
         with self.stages.stage("solve"):
             decisions = decide(asked, self.observed().stats, choice)
         plan = Plan(target=self.target.name, tensors=decisions, nodes=nodes)
-        if self.config.searches_output:
-            fixed = self._search(plan, keep_float)
-            decisions = decide(asked, self.observed().stats, choice, fixed=fixed)
-            plan = msgspec.structs.replace(plan, tensors=decisions)
-        return plan
+        if not self.config.searches_output:
+            return plan
+        trial = _Trial(self._search_feeds(), self.source)
+        fixed = self._search(trial, plan, keep_float)
+        decisions = decide(asked, self.observed().stats, choice, fixed=fixed)
+        searched = msgspec.structs.replace(plan, tensors=decisions)
+        # the search simulates: biases stay as they were rounded for the first scales. What ships is
+        # measured as it ships, and the better one kept
+        errors = [trial.error(self._emitted_bytes(p, keep_float)) for p in (plan, searched)]
+        return searched if errors[1] < errors[0] else plan
 
     def _observe(self, tensors: Sequence[str]) -> None:
         """Observe what has not been observed yet."""
@@ -188,23 +209,29 @@ class Work:
         if data is None:
             raise ConfigError("quantizing needs calibration data; give --calib-data or --stats")
         settings = ObserverSettings(self.config.sample_size, self.config.ema_decay, self.threads)
-        with self.stages.stage("observe", len(data)) as step:
+        with self.stages.stage("observe", data.expected) as step:
             found = observe_tensors(self.source, missing, data, settings, on_feed=step)
         self.calibration = Calibration(found.header, {**known, **found.stats})
 
-    def _search(self, plan: Plan, keep_float: dict[str, str]) -> dict[str, Range]:
-        """Search power-of-two scales by the error of the network's output."""
-        data = self.inputs.calibration
-        if data is None:
+    def _search_feeds(self) -> list[Feed]:
+        if self.inputs.calibration is None:
             raise ConfigError("--qcode-objective output runs the network; give --calib-data")
-        feeds = list(islice(iter(data), _SEARCH_SAMPLES))
-        reference = open_session(to_bytes(self.source.model), folder=self.source.folder)
-        wanted = [run(reference, feed, where="a calibration sample") for feed in feeds]
+        return list(islice(iter(self.inputs.calibration), _SEARCH_SAMPLES))
+
+    def _emitted_bytes(self, plan: Plan, keep_float: dict[str, str]) -> bytes:
+        model = self.source.model.clone()
+        self._emit(model, keep_float, plan)
+        return to_bytes(model)
+
+    def _search(self, trial: _Trial, plan: Plan, keep_float: dict[str, str]) -> dict[str, Range]:
+        """Search power-of-two scales by the error of the network's output."""
         model = self.source.model.clone()
         emitted = self._emit(model, keep_float, plan, absorb=False)
         scaled = with_scales_as_inputs(model, emitted.scales, self.source.folder)
         with self.stages.stage("search", len(plan.tensors)) as step:
-            found = search_exponents(scaled, plan.tensors, wanted, feeds, on_tensor=step)
+            found = search_exponents(
+                scaled, plan.tensors, trial.wanted, trial.feeds, on_tensor=step
+            )
         return found.ranges
 
     def _recipe(self) -> str:

@@ -209,9 +209,7 @@ def test_random_data_marks_the_statistics(source):
 
 def test_progress_is_told_of_every_sample(source):
     told = []
-    observe_tensors(
-        source, TENSORS, data(source, "all"), SETTINGS, on_feed=lambda: told.append(1)
-    )
+    observe_tensors(source, TENSORS, data(source, "all"), SETTINGS, on_feed=lambda: told.append(1))
     assert len(told) == 12
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ptq.errors import CalibrationError, PtqError
-from ptq.graph.guard import merging_readers, requantized
+from ptq.graph.guard import claimed, merging_readers, requantized
 from ptq.graph.sites import Site, Sites, clip_range
 from ptq.numerics.affine import QParams, QTensor, quantize
 from ptq.numerics.qtype import QType
@@ -47,7 +47,7 @@ class Emitted:
             have fitted int32.
         coarse: names of the nodes of which the bias is rounded by more than half a step of the
             output.
-        scales: the initializer that holds the scale, by quantized activation.
+        scales: the initializer that holds the scale, by quantized activation but constants.
     """
 
     weights: int
@@ -206,6 +206,8 @@ class _Emitter:
                 self._insert_sum(reader, index)
         for node in list(requantized(self.graph)):
             self._insert_sum(node, 0)
+        for node in list(claimed(self.graph, self.plan.integer_nodes)):
+            self._insert_sum(node, 1 if node.op_type == "Where" else 0)
 
     def _insert_sum(self, reader: ir.Node, index: int) -> None:
         value = reader.inputs[index]
@@ -288,9 +290,9 @@ class _Emitter:
         params = _params(decision)
         codes = self._constant(f"{name}/quantized", quantize(array, params), params.qtype)
         first = self.readers[id(value)][0].node
-        dequantized = self._dequantize(
-            codes, self._qparams(value, decision), f"{name}/dequantized", before=first
-        )
+        qparams = self._qparams(value, decision)
+        del self.scales[value.name or ""]  # it belongs to the codes: no search may turn it
+        dequantized = self._dequantize(codes, qparams, f"{name}/dequantized", before=first)
         self._redirect(value, dequantized)
 
     def _redirect(self, value: ir.Value, to: ir.Value) -> None:

@@ -7,7 +7,7 @@ were measured with onnxruntime 1.31, pattern by pattern; tests/graph/test_guard.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 import onnx_ir as ir
 
@@ -16,6 +16,12 @@ from ptq.graph.sites import Site, Sites
 #: Operators whose float weights onnxruntime quantizes between DequantizeLinear and QuantizeLinear,
 #: with one scale for all channels. A MatMul becomes a Gemm with the Add after it.
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+#: Operators with integer kernels that onnxruntime chooses by their surroundings alone.
+_CLAIMED = frozenset(
+    {"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax"}
+    | {"Where"}
+)
 
 #: What QuantizeLinear and DequantizeLinear are moved across.
 _MOVES = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
@@ -62,6 +68,29 @@ def requantized(graph: ir.Graph) -> Iterator[ir.Node]:
         if not _is_constant(node.inputs[1]):
             continue
         if _comes_dequantized(node.inputs[0]) and _goes_quantized(node.outputs[0]):
+            yield node
+
+
+def claimed(graph: ir.Graph, integer: Set[str]) -> Iterator[ir.Node]:
+    """Yield the nodes that onnxruntime would run on codes although the plan keeps them in float.
+
+    It needs nothing but DequantizeLinear before and QuantizeLinear after them. Some of those
+    kernels are several times slower than float, and a user who excludes an Add means it.
+
+    Args:
+        graph: the emitted graph.
+        integer: names of the nodes that are to run as integer kernels.
+    """
+    for node in graph:
+        if not _is_standard(node) or node.op_type not in _CLAIMED or node.name in integer:
+            continue
+        operands = [v for v in node.inputs if v is not None]
+        if node.op_type == "Where":
+            operands = operands[1:]
+        uses = list(node.outputs[0].uses())
+        if len(uses) != 1 or uses[0].node.op_type != "QuantizeLinear":
+            continue
+        if all(map(_comes_dequantized, operands)):
             yield node
 
 

@@ -37,7 +37,7 @@ class Draft:
         """
         parent = self.destination.parent
         try:
-            folder = tempfile.mkdtemp(prefix=f".{self.destination.name}.", dir=parent)
+            folder = tempfile.mkdtemp(prefix=".ptq-", dir=parent)
         except OSError as error:
             raise ConfigError(
                 f"cannot write to '{parent}': {error.strerror}; choose another place with -o"

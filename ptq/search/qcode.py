@@ -8,7 +8,7 @@ layer-wise optimum. The metric is the squared error of the outputs, which needs 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ def search_exponents(
         on_tensor: called after each tensor of a sweep.
     """
     search = _Search(scaled, references, feeds)
-    groups = _groups(decisions)
+    groups = _groups({name: d for name, d in decisions.items() if name in scaled.inputs})
     scales = {name: d.scale for name, d in decisions.items()}
     start = best = search.error(scales)
     for _ in range(_MAX_SWEEPS):
@@ -106,8 +106,6 @@ class _Search:
         self.references = references
         self.feeds = feeds
         self.evaluations = 0
-        signal = sum(_energy(a) for wanted in references for a, _ in _floats(wanted, wanted))
-        self.signal = signal or 1.0  # a network that gives only zeros: the noise itself
 
     def error(self, scales: Mapping[str, float], *, limit: float = math.inf) -> float:
         """Return noise over signal, or infinity as soon as it is certain to exceed the limit."""
@@ -115,13 +113,34 @@ class _Search:
         given = {
             tensor: np.asarray(scales[name], np.float32) for name, tensor in self.inputs.items()
         }
-        noise = 0.0
-        for feed, wanted in zip(self.feeds, self.references, strict=True):
-            found = run(self.session, {**feed, **given}, self.outputs, where="a calibration sample")
-            noise += sum(_energy(a - b) for a, b in _floats(wanted, found))
-            if noise > limit * self.signal:
-                return math.inf
-        return noise / self.signal
+        found = (
+            run(self.session, {**feed, **given}, self.outputs, where="a calibration sample")
+            for feed in self.feeds
+        )
+        return relative_error(self.references, found, limit=limit)
+
+
+def relative_error(
+    references: Sequence[Sequence[np.ndarray]],
+    found: Iterable[Sequence[np.ndarray]],
+    *,
+    limit: float = math.inf,
+) -> float:
+    """Return the squared error of a network's outputs, relative to their energy.
+
+    Args:
+        references: the float model's outputs, by feed.
+        found: the other model's; taken one by one.
+        limit: stop, and return infinity, as soon as the result is certain to exceed it.
+    """
+    signal = sum(_energy(a) for wanted in references for a, _ in _floats(wanted, wanted))
+    signal = signal or 1.0  # a network that gives only zeros: the noise itself
+    noise = 0.0
+    for wanted, got in zip(references, found, strict=True):
+        noise += sum(_energy(a - b) for a, b in _floats(wanted, got))
+        if noise > limit * signal:
+            return math.inf
+    return noise / signal
 
 
 def _floats(

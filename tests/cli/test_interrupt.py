@@ -88,7 +88,7 @@ def test_a_hard_kill_leaves_at_most_a_hidden_folder(work, slow):
     process.communicate(timeout=60)
     after = contents(work)
     left = [name for name in after if name not in before]
-    assert all(name.startswith(f".{OUTPUT}.") for name in left), left
+    assert all(name.startswith(".ptq-") for name in left), left
     assert {name: after[name] for name in before} == before
 
 
@@ -117,7 +117,7 @@ STAGES = [
     "ptq.proof.measure_latency",
     "ptq.graph.publish.save_model",
     "ptq.findings.Findings.report",
-    "ptq.pipeline.write_atomically",
+    "ptq.pipeline.staged",
 ]
 
 

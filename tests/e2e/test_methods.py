@@ -61,15 +61,13 @@ def test_power_of_two_scales_keep_accuracy(quantized, objective):
         assert mantissa == 0.5, f"the scale of {tensor.name} is no power of two"
 
 
-def test_searching_the_output_error_costs_little_where_it_searches(digits, quantized, tmp_path):
+def test_searching_the_output_error_never_costs_where_it_searches(digits, quantized, tmp_path):
     with np.load(digits.calibration) as arrays:
         np.savez(tmp_path / "searched.npz", input=arrays["input"][:_SEARCH_SAMPLES])
     seen = RunOptions(evaluation=str(tmp_path / "searched.npz"))
     layerwise = quantized(options=seen, calib="qcode").report.accuracy
     searched = quantized(options=seen, calib="qcode", qcode_objective="output").report.accuracy
-    # not simply better: the search keeps the biases as they were rounded for the first scales,
-    # and on so few values (16 images, 10 logits) rounding them anew moves the SQNR by 0.8 dB
-    assert searched.sqnr_db > layerwise.sqnr_db - 1.0
+    assert searched.sqnr_db >= layerwise.sqnr_db
 
 
 @pytest.mark.parametrize("method", sorted(weight_quantizers()))

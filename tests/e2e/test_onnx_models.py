@@ -84,7 +84,8 @@ def test_a_network_of_made_up_weights_is_quantized_or_refused(path, tmp_path):
     except UnsupportedError as error:
         assert "the weight is not constant" in str(error)
         return
-    assert result.report.accuracy.sqnr_db > 33
+    sqnr_db = result.report.accuracy.sqnr_db
+    assert sqnr_db is None or sqnr_db > 33, "exact, or 8 bits of one layer"
     assert_runs(result.output)
 
 

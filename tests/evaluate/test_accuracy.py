@@ -54,7 +54,9 @@ def test_feed_by_feed_gives_what_all_at_once_gives(cuts, seed, noise):
     x, y = a.astype(np.float64), b.astype(np.float64)
     # sums of some twenty float64
     close = {"rel": 1e-12}
-    assert found.sqnr_db == pytest.approx(10 * np.log10((x**2).sum() / ((x - y) ** 2).sum()), **close)
+    assert found.sqnr_db == pytest.approx(
+        10 * np.log10((x**2).sum() / ((x - y) ** 2).sum()), **close
+    )
     [output] = found.outputs
     assert output.sqnr_db == found.sqnr_db
     cosine = (x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum())

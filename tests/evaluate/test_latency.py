@@ -10,7 +10,9 @@ from ptq.evaluate.latency import _summarize, measure_latency
 
 def table(reference, quantized, control, rounds=50):
     """Times in ms; a number stands for the same time in every round."""
-    columns = [np.broadcast_to(np.asarray(c, float), rounds) for c in (reference, quantized, control)]
+    columns = [
+        np.broadcast_to(np.asarray(c, float), rounds) for c in (reference, quantized, control)
+    ]
     return np.stack(columns, axis=1)
 
 
@@ -19,7 +21,8 @@ def noisy(scale, seed=0, spread=0.05, rounds=50):
 
 
 @pytest.mark.parametrize(
-    ("quantized", "verdict", "speedup"), [(5, "faster", 2), (20, "slower", 0.5), (10, "no difference", 1)]
+    ("quantized", "verdict", "speedup"),
+    [(5, "faster", 2), (20, "slower", 0.5), (10, "no difference", 1)],
 )
 def test_without_noise_any_difference_counts(quantized, verdict, speedup):
     found = _summarize(table(10, quantized, 10), threads=1)
@@ -29,7 +32,13 @@ def test_without_noise_any_difference_counts(quantized, verdict, speedup):
 
 @pytest.mark.parametrize(
     ("quantized", "verdict"),
-    [(9.9, "no difference"), (8.4, "no difference"), (12.4, "no difference"), (6, "faster"), (16, "slower")],
+    [
+        (9.9, "no difference"),
+        (8.4, "no difference"),
+        (12.4, "no difference"),
+        (6, "faster"),
+        (16, "slower"),
+    ],
 )
 def test_a_difference_that_the_control_shows_too_does_not(quantized, verdict):
     # the machine gets 25 % slower for the second half of the float rounds only
@@ -62,7 +71,9 @@ def test_a_single_outlier_changes_nothing():
     seed=st.integers(0, 99),
 )
 def test_the_verdict_does_not_depend_on_the_unit_of_time(speed, factor, spread, seed):
-    times = table(noisy(10, seed, spread), noisy(10 / speed, seed + 1, spread), noisy(10, seed + 2, spread))
+    times = table(
+        noisy(10, seed, spread), noisy(10 / speed, seed + 1, spread), noisy(10, seed + 2, spread)
+    )
     a, b = _summarize(times, threads=2), _summarize(times * factor, threads=2)
     assert a.verdict == b.verdict
     assert (a.speedup, a.control, a.spread) == pytest.approx((b.speedup, b.control, b.spread))
@@ -73,9 +84,11 @@ def test_the_verdict_does_not_depend_on_the_unit_of_time(speed, factor, spread, 
 def test_quantiles_are_those_of_the_rounds():
     times = table(np.arange(1, 51), np.arange(1, 51) / 2, np.arange(1, 51))
     found = _summarize(times, threads=1)
-    assert (found.reference.p10_ms, found.reference.median_ms, found.reference.p90_ms) == pytest.approx(
-        (5.9, 25.5, 45.1)
-    )
+    assert (
+        found.reference.p10_ms,
+        found.reference.median_ms,
+        found.reference.p90_ms,
+    ) == pytest.approx((5.9, 25.5, 45.1))
     assert found.quantized.median_ms == pytest.approx(12.75)
     assert found.rounds == 50
 

@@ -121,7 +121,9 @@ def test_outputs_keep_their_names_and_their_order():
 
 
 def test_an_output_that_is_read_inside_is_the_dequantized_value_in_both_places():
-    quantized = quantize(images("t = Conv (x, w) y = Conv (t, v)", "float[N, 4, H, W] t, float[N, 4, H, W] y"))
+    quantized = quantize(
+        images("t = Conv (x, w) y = Conv (t, v)", "float[N, 4, H, W] t, float[N, 4, H, W] y")
+    )
     reader = of_type(quantized.model, "Conv")[1]
     assert reader.inputs[0] is quantized.model.graph.outputs[0]
     check_values(quantized)
@@ -136,7 +138,9 @@ def test_an_input_that_is_an_output_stays_what_it_is():
 
 
 def test_float_readers_of_a_float_value_read_it_unrounded():
-    text = images("t = Abs (x) y = Conv (t, w) z = Neg (t)", "float[N, 4, H, W] y, float[N, 4, H, W] z")
+    text = images(
+        "t = Abs (x) y = Conv (t, w) z = Neg (t)", "float[N, 4, H, W] y, float[N, 4, H, W] z"
+    )
     quantized = quantize(text)
     feed = random_feed(quantized.source)
     np.testing.assert_array_equal(run(quantized.model, feed)[1], -np.abs(feed["x"]))
@@ -163,7 +167,9 @@ def test_an_output_of_a_split_that_nobody_reads_is_quantized_for_the_kernel_alon
 
 
 def test_an_input_is_quantized_once_for_all_its_readers():
-    text = images("a = Conv (x, w) c = Conv (x, v) y = Add (a, c) z = Conv (y, w)", "float[N, 4, H, W] z")
+    text = images(
+        "a = Conv (x, w) c = Conv (x, v) y = Add (a, c) z = Conv (y, w)", "float[N, 4, H, W] z"
+    )
     quantized = quantize(text)
     read = [n for n in of_type(quantized.model, "QuantizeLinear") if n.inputs[0].name == "x"]
     assert len(read) == 1
@@ -171,7 +177,9 @@ def test_an_input_is_quantized_once_for_all_its_readers():
 
 
 def test_a_scalar_is_stored_as_a_code():
-    declared = f"{CONV}, float half = {{0.5}}, float[1, 1, 1, 1] third = {{0.33}}, float none = {{0}}"
+    declared = (
+        f"{CONV}, float half = {{0.5}}, float[1, 1, 1, 1] third = {{0.33}}, float none = {{0}}"
+    )
     body = """a = LeakyRelu <alpha = 0.25> (t) s = Add (a, half) p = Mul (third, s) u = Mul (p, none)
               c = Add (s, u) y = Conv (c, v)"""
     quantized = quantize(images(f"t = Conv (x, w) {body}", declared=declared), settings=ORDINARY)
@@ -284,7 +292,9 @@ def test_a_weight_that_floats_read_too_stays_for_them():
 
 def test_codes_are_int8_whatever_the_symmetry():
     for symmetric in (True, False):
-        quantized = quantize(images("y = Conv (x, w)"), settings=Settings(weights_symmetric=symmetric))
+        quantized = quantize(
+            images("y = Conv (x, w)"), settings=Settings(weights_symmetric=symmetric)
+        )
         for name in ("w/quantized", "w/zero_point"):
             tensor = quantized.model.graph.initializers[name].const_value
             assert tensor.dtype == ir.DataType.INT8
@@ -301,14 +311,20 @@ def test_a_weight_that_is_not_finite_is_an_error_with_its_name():
 def test_asymmetric_weights_are_exact_in_integers(seed, transposed):
     """The integer Gemm against sums of (a - za)(w - zw) over whole numbers."""
     rng = np.random.default_rng(seed)
-    w = (rng.standard_normal((6, 5)) * rng.uniform(0.1, 3, 5) + rng.uniform(-1, 1, 5)).astype(np.float32)
+    w = (rng.standard_normal((6, 5)) * rng.uniform(0.1, 3, 5) + rng.uniform(-1, 1, 5)).astype(
+        np.float32
+    )
     text = f"""
         g (float[7, 6] x) => (float[7, 5] y) <float[{"5, 6" if transposed else "6, 5"}] w> {{
           y = Gemm <transB = {int(transposed)}> (x, w)
         }}"""
-    settings = Settings(calib="minmax", weight_range="minmax", symmetric=False, weights_symmetric=False)
+    settings = Settings(
+        calib="minmax", weight_range="minmax", symmetric=False, weights_symmetric=False
+    )
     feed = {"x": (rng.standard_normal((7, 6)) + 0.3).astype(np.float32)}
-    quantized = quantize(text, {"w": w.T.copy() if transposed else w}, feeds=[feed], settings=settings)
+    quantized = quantize(
+        text, {"w": w.T.copy() if transposed else w}, feeds=[feed], settings=settings
+    )
     constants = quantized.model.graph.initializers
     codes, zero_point, scale = (
         constants[f"w/{part}"].const_value.numpy() for part in ("quantized", "zero_point", "scale")
@@ -335,7 +351,9 @@ def test_bias_codes_are_rounded_at_the_scale_of_the_products(per_channel, seed, 
     settings = Settings(calib="minmax", weight_range="minmax", per_channel=per_channel)
     quantized = quantize(images("y = Conv (x, w, b)"), weights, settings=settings)
     constants = quantized.model.graph.initializers
-    bias, scale = (constants[f"b/Conv:y/{part}"].const_value.numpy() for part in ("quantized", "scale"))
+    bias, scale = (
+        constants[f"b/Conv:y/{part}"].const_value.numpy() for part in ("quantized", "scale")
+    )
     of_weight = constants["w/scale"].const_value.numpy()
     of_input = np.float32(quantized.plan.tensors["x"].scale)
     assert bias.dtype == np.int32
@@ -371,11 +389,15 @@ def test_widening_leaves_the_other_channels_and_the_other_readers_alone():
     weights["w"][0] = 1e-9
     settings = Settings(calib="minmax", weight_range="minmax")
     alone = quantize(images("y = Conv (x, w)"), weights, settings=settings)
-    text = images("t = Conv (x, w) s = Conv (x, w, b) y = Add (t, s) z = Conv (y, v)", "float[N, 4, H, W] z")
+    text = images(
+        "t = Conv (x, w) s = Conv (x, w, b) y = Add (t, s) z = Conv (y, v)", "float[N, 4, H, W] z"
+    )
     quantized = quantize(text, weights, settings=settings)
     read = [n.inputs[1].producer().inputs for n in of_type(quantized.model, "Conv")[:2]]
     unwidened, widened = ([v.const_value.numpy() for v in inputs] for inputs in read)
-    expected = [v.const_value.numpy() for v in of_type(alone.model, "Conv")[0].inputs[1].producer().inputs]
+    expected = [
+        v.const_value.numpy() for v in of_type(alone.model, "Conv")[0].inputs[1].producer().inputs
+    ]
     np.testing.assert_array_equal(unwidened[1], expected[1])
     np.testing.assert_array_equal(widened[1][1:], expected[1][1:])
     np.testing.assert_array_equal(widened[0][1:], expected[0][1:])
@@ -384,7 +406,10 @@ def test_widening_leaves_the_other_channels_and_the_other_readers_alone():
 
 def test_a_bias_coarser_than_the_output_is_counted():
     # the input is huge, the weight moves it a little: a step of the bias is wider than one of y
-    weights = {"w": np.eye(4, dtype=np.float32)[:, :, None, None] * 1e-3, "b": np.ones(4, np.float32)}
+    weights = {
+        "w": np.eye(4, dtype=np.float32)[:, :, None, None] * 1e-3,
+        "b": np.ones(4, np.float32),
+    }
     weights["w"][0, 1] = 1000.0
     feed = {"x": normal((1, 4, 6, 6), 0) * 0 + np.array([1, 0, 1, 1], np.float32)[:, None, None]}
     feed["x"][0, 1, 0, 0] = 1e-6

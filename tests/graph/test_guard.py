@@ -1,5 +1,7 @@
 """What the plan leaves in float stays in float when onnxruntime optimizes the graph."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.models import random_feed
@@ -203,3 +205,29 @@ def test_a_transposed_convolution_is_left_alone_by_default(settings):
     feed = random_feed(quantized.source)
     as_written, as_run = run(quantized.model, feed)[0], run(quantized.model, feed, "all")[0]
     assert np.mean(np.abs(as_run - as_written) > 0.5 * quantized.steps()[0]) < 0.05
+
+
+CLAIMED = {
+    "AveragePool": "s = AveragePool <kernel_shape = [2, 2]> (t)",
+    "Softmax": "s = Softmax <axis = 1> (t)",
+    "Add": "s = Add (t, t)",
+    "Mul": "s = Mul (t, t)",
+    "Sigmoid": "s = Sigmoid (t)",
+    "Where": "m = Less (t, t) s = Where (m, t, t)",
+}
+
+
+@pytest.mark.parametrize("kind", CLAIMED)
+def test_an_operator_kept_in_float_runs_in_float_between_integers(kind):
+    """Though onnxruntime has an integer kernel, several times slower than float for some."""
+    quantized = quantize(
+        f"""
+        g (float[1, 16, 8, 8] x) => (float[N, 16, H, W] y)
+        <float[16, 16, 3, 3] w, float[16, 16, 3, 3] v>
+        {{ t = Conv <pads = [1, 1, 1, 1]> (x, w) {CLAIMED[kind]}
+           y = Conv <pads = [1, 1, 1, 1]> (s, v) }}""",
+        settings=replace(ORDINARY, op_types=("Conv",)),
+    )
+    coverage = quantized.coverage()
+    assert coverage.floating[kind] == 1
+    assert coverage.integer["QLinearConv"] == 2

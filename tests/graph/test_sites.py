@@ -17,7 +17,9 @@ DECLARED = """
 
 def sites_of(body, shape="1, 4, 8, 8", outputs="y", **settings):
     listed = ", ".join(f"float[{', '.join(f'{n}{i}' for i in range(4))}] {n}" for n in outputs)
-    text = f"g (float[{shape}] x, float[4] v, float[4, 4] a) => ({listed}) <{DECLARED}> {{ {body} }}"
+    text = (
+        f"g (float[{shape}] x, float[4] v, float[4, 4] a) => ({listed}) <{DECLARED}> {{ {body} }}"
+    )
     model = load(text)
     for output in model.graph.outputs:
         output.shape = None
@@ -60,7 +62,9 @@ def test_only_one_input_channel_for_each_group_is_depthwise():
     assert site_of("y = Conv <group = 4> (x, d)", "Conv").depthwise
     assert not site_of("y = Conv <group = 2> (x, g)", "Conv").depthwise
     assert not site_of("y = Conv (x, w)", "Conv").depthwise
-    one = "g (float[1, 1, 8, 8] x) => (float[A, B, C, D] y) <float[4, 1, 3, 3] w> { y = Conv (x, w) }"
+    one = (
+        "g (float[1, 1, 8, 8] x) => (float[A, B, C, D] y) <float[4, 1, 3, 3] w> { y = Conv (x, w) }"
+    )
     [site] = Settings().sites(prepare(one)).sites
     assert not site.depthwise
 
@@ -95,12 +99,16 @@ def test_a_row_of_a_bias_is_one_value_per_channel():
 
 
 def test_a_scalar_bias_of_one_channel_stays_in_float():
-    text = """g (float[3, 4] x) => (float[3, 1] y) <float[4, 1] w, float b> { y = Gemm (x, w, b) }"""
+    text = (
+        """g (float[3, 4] x) => (float[3, 1] y) <float[4, 1] w, float b> { y = Gemm (x, w, b) }"""
+    )
     assert Settings().sites(prepare(text)).sites == ()
 
 
 def test_operators_of_other_domains_stay_in_float():
-    model = load("g (float[1, 4, 8, 8] x) => (float[A, B, C, D] y) <float[4, 4, 1, 1] w> { y = Conv (x, w) }")
+    model = load(
+        "g (float[1, 4, 8, 8] x) => (float[A, B, C, D] y) <float[4, 4, 1, 1] w> { y = Conv (x, w) }"
+    )
     prepare(model)
     model.graph[0].domain = "com.example"
     [reason] = Settings().sites(model).why_float.values()
@@ -298,11 +306,13 @@ def test_requests_name_the_source_of_every_scale():
 
 
 def test_sources_come_before_what_takes_their_scale():
-    found = sites_of("""
+    found = sites_of(
+        """
         t = Conv <group = 2> (x, g) p, q = Split <axis = 1> (t, halves)
         c = Concat <axis = 1> (q, p, q) e = Concat <axis = 1> (c, t)
         s = Squeeze (e, axis0) u = Unsqueeze (s, axis0) y = Conv <group = 10> (u, k)
-        """.replace("<group = 10> (u, k)", "(t, w)"))
+        """.replace("<group = 10> (u, k)", "(t, w)")
+    )
     seen = set()
     for request in requests(found):
         for source in (request.copies, *request.joins):

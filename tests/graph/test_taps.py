@@ -39,7 +39,10 @@ def test_small_tensors_come_out_whole():
     model = prepare(NET)
     feed = random_feed(model, N=2, H=8, W=9)
     tapped = tap(model, ["t", "s"], feed=feed, sample_size=10**6)
-    assert [(p.tensor, p.sample, p.hi) for p in tapped.probes] == [("t", "t", None), ("s", "s", None)]
+    assert [(p.tensor, p.sample, p.hi) for p in tapped.probes] == [
+        ("t", "t", None),
+        ("s", "s", None),
+    ]
     assert tapped.outputs == ("t", "s")
     expected = values(model, feed, ["t", "s"])
     for name, found in run(tapped, feed).items():

@@ -147,7 +147,9 @@ def test_fixed_ranges_replace_the_solver_for_observed_constant_and_joined_tensor
     fixed = {"a": Range(-8, 7.9375), "b": Range(-4, 3.96875), "half": Range(-1, 0.9921875),
              "joined": Range(-2, 1.984375)}  # fmt: skip
     found = decide(asked, observed, QCODE, fixed=fixed)
-    assert {n: (d.lo, d.hi) for n, d in found.items()} == {n: (r.lo, r.hi) for n, r in fixed.items()}
+    assert {n: (d.lo, d.hi) for n, d in found.items()} == {
+        n: (r.lo, r.hi) for n, r in fixed.items()
+    }
 
 
 def test_a_copy_follows_the_fixed_range_of_its_source():

@@ -40,8 +40,12 @@ def covered(tmp_path: Path, body: str, sites, shape="1, 4, 8, 8"):
 
 
 def test_a_fused_convolution_is_integer(tmp_path):
-    found = covered(tmp_path, f"""{READ} {WEIGHT} [site] t = Conv (d, v)
-        p = QuantizeLinear (t, s2, z) y = DequantizeLinear (p, s2, z)""", ["site"])
+    found = covered(
+        tmp_path,
+        f"""{READ} {WEIGHT} [site] t = Conv (d, v)
+        p = QuantizeLinear (t, s2, z) y = DequantizeLinear (p, s2, z)""",
+        ["site"],
+    )
     assert found.unfused == ()
     assert found.integer["QLinearConv"] == 1
     assert found.floating == Counter()
@@ -127,7 +131,9 @@ def test_operators_on_codes_are_integer_and_parameters_are_nothing():
 
 
 def test_a_model_that_does_not_load_is_an_error(tmp_path):
-    quantized = quantize("g (float[3, 4] x) => (float[3, 4] y) <float[4, 4] w> { y = MatMul (x, w) }")
+    quantized = quantize(
+        "g (float[3, 4] x) => (float[3, 4] y) <float[4, 4] w> { y = MatMul (x, w) }"
+    )
     path = tmp_path / "model.onnx"
     path.write_bytes(to_bytes(quantized.model)[:200])
     with pytest.raises(VerificationError, match="onnxruntime does not load the model"):
@@ -136,5 +142,7 @@ def test_a_model_that_does_not_load_is_an_error(tmp_path):
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    quantize("g (float[3, 4] x) => (float[3, 4] y) <float[4, 4] w> { y = MatMul (x, w) }").coverage()
+    quantize(
+        "g (float[3, 4] x) => (float[3, 4] y) <float[4, 4] w> { y = MatMul (x, w) }"
+    ).coverage()
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,9 @@ ROWS = """
 TOKENS = """
     g (float[N, T, 8] x, float[8] bias) => (float[N, T, 8] y) <float[8, 8] w> {
       t = MatMul (x, w) s = Add (t, bias) y = Tanh (s) }"""
-LINES = "g (float[N, 2, L] x) => (float[N, 3, M] y) <float[3, 2, 3] w> { t = Conv (x, w) y = Abs (t) }"
+LINES = (
+    "g (float[N, 2, L] x) => (float[N, 3, M] y) <float[3, 2, 3] w> { t = Conv (x, w) y = Abs (t) }"
+)
 
 #: Models with the tensors observed and the sizes of their feeds, of which no two are alike.
 CASES = {
@@ -82,7 +84,9 @@ def test_extremes_are_those_of_every_value(name, sample_size):
             assert minmax.hi == max(b.max() for b in batches)
         expected = reduce(add, (EmaMinMax.of(b, 0.9) for b in batches))
         assert (ema.lo, ema.hi) == pytest.approx((expected.lo, expected.hi), **close)
-        assert (ema.first_lo, ema.first_hi) == pytest.approx((expected.first_lo, expected.first_hi), **close)
+        assert (ema.first_lo, ema.first_hi) == pytest.approx(
+            (expected.first_lo, expected.first_hi), **close
+        )
         assert ema.batches == len(feeds)
 
 
@@ -123,9 +127,7 @@ def test_order_and_shards_make_no_difference_to_extremes_and_histograms(name):
     whole = observed(model, tensors, feeds, sample_size=32)
     tapped = tap(model, tensors, feed=feeds[0], sample_size=32)
     for order in (feeds[::-1], feeds[1:] + feeds[:1]):
-        parts = [
-            observe(tapped, shard, ema_decay=0.9) for shard in (order[:1], order[1:])
-        ]
+        parts = [observe(tapped, shard, ema_decay=0.9) for shard in (order[:1], order[1:])]
         for tensor in tensors:
             merged = parts[0].stats[tensor] + parts[1].stats[tensor]
             assert merged.minmax == whole.stats[tensor].minmax
@@ -148,7 +150,9 @@ def test_minus_zero_makes_no_difference_to_a_bit(sample_size):
     model = prepare("g (float[1, 1, 8, 8] x) => (float[1, 1, 8, 8] y) { t = Neg (x) y = Abs (t) }")
     zeros = {"x": np.zeros((1, 1, 8, 8), np.float32)}
     feeds = [zeros, {"x": -zeros["x"]}, {"x": -np.abs(normal((1, 1, 8, 8)))}]
-    runs = [observed(model, ["x", "t"], f, sample_size=sample_size) for f in (feeds[:2], feeds[1::-1])]
+    runs = [
+        observed(model, ["x", "t"], f, sample_size=sample_size) for f in (feeds[:2], feeds[1::-1])
+    ]
     assert as_arrays(runs[0].stats) == as_arrays(runs[1].stats)
     parts = [observed(model, ["t"], [f], sample_size=sample_size).stats["t"].minmax for f in feeds]
     assert not any(np.signbit(m.lo) and not m.lo for m in parts)
@@ -206,7 +210,9 @@ def test_a_value_that_is_not_finite_is_an_error_with_tensor_and_sample(
 def test_an_input_that_is_not_finite_is_an_error_with_its_name(bad):
     model, tensors, feeds = case("images of one size")
     feeds[1]["x"][0, 0, 3, 5] = bad
-    with pytest.raises(CalibrationError, match="tensor '[xt]' takes a NaN or infinite value in.* 1;"):
+    with pytest.raises(
+        CalibrationError, match="tensor '[xt]' takes a NaN or infinite value in.* 1;"
+    ):
         observed(model, tensors, feeds)
     with pytest.raises(CalibrationError, match="tensor 'x' takes"):
         observed(model, ["x"], feeds)
@@ -320,7 +326,5 @@ def test_progress_is_told_of_every_feed():
     model, tensors, feeds = case("rows")
     told = []
     tapped = tap(model, tensors, feed=feeds[0], sample_size=64)
-    observe(
-        tapped, feeds, ema_decay=0.9, threads=2, on_feed=lambda: told.append(1)
-    )
+    observe(tapped, feeds, ema_decay=0.9, threads=2, on_feed=lambda: told.append(1))
     assert len(told) == len(feeds)

@@ -32,7 +32,9 @@ def test_external_data_is_found_beside_a_model_of_bytes(tmp_path):
     )
     session = open_session((tmp_path / "m.onnx").read_bytes(), folder=tmp_path)
     [found] = run(session, {"x": np.zeros(4, np.float32)})
-    np.testing.assert_array_equal(found, onnx.numpy_helper.to_array(model.graph.initializer[0], str(tmp_path)))
+    np.testing.assert_array_equal(
+        found, onnx.numpy_helper.to_array(model.graph.initializer[0], str(tmp_path))
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a"])

@@ -288,7 +288,9 @@ def qparams(decision: Decision) -> QParams:
     """Return the parameters that a decision stands for."""
     qtype = QType.parse(decision.qtype)
     return QParams(
-        np.asarray(decision.scale, np.float32), np.asarray(decision.zero_point, qtype.storage), qtype
+        np.asarray(decision.scale, np.float32),
+        np.asarray(decision.zero_point, qtype.storage),
+        qtype,
     )
 
 

@@ -41,7 +41,9 @@ def test_an_unknown_target_is_an_error_with_the_choices():
         load_target("tpu")
 
 
-@pytest.mark.parametrize("name", ["", ".", "../targets/ort-cpu-x86", "target.py", "ort-cpu-x86.toml"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "../targets/ort-cpu-x86", "target.py", "ort-cpu-x86.toml"]
+)
 def test_a_name_is_no_path(name):
     with pytest.raises(ConfigError, match="unknown target"):
         load_target(name)
@@ -105,4 +107,10 @@ def test_a_field_that_is_missing_wrong_or_unknown_is_found(text):
 
 def test_rules_have_the_defaults_of_the_common_case():
     rule = msgspec.convert({"role": "move"}, OpRule)
-    assert (rule.inputs, rule.output, rule.absorbs, rule.after, rule.when) == (1, True, False, (), {})
+    assert (rule.inputs, rule.output, rule.absorbs, rule.after, rule.when) == (
+        1,
+        True,
+        False,
+        (),
+        {},
+    )
