@@ -180,7 +180,7 @@ def test_a_header_that_lacks_something_is_refused(source, work):
     header = msgspec.to_builtins(found.header)
     del header["samples"]
     save_stats(work / "odd.npz", header, found.stats)
-    with pytest.raises(CalibrationError, match="is not a statistics file of ptq.*samples"):
+    with pytest.raises(CalibrationError, match=r"is not a statistics file of ptq.*samples"):
         Calibration.load(work / "odd.npz")
 
 

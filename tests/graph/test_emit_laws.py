@@ -10,7 +10,7 @@ from support.random_graphs import exact_feed, graphs
 from ptq.graph.check import Signature
 
 #: Each example opens several sessions.
-FEW = settings(max_examples=400)
+FEW = settings(max_examples=30)
 
 
 def quantized_graph(graph, excluded):

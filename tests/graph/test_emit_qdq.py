@@ -180,7 +180,8 @@ def test_a_scalar_is_stored_as_a_code():
     declared = (
         f"{CONV}, float half = {{0.5}}, float[1, 1, 1, 1] third = {{0.33}}, float none = {{0}}"
     )
-    body = """a = LeakyRelu <alpha = 0.25> (t) s = Add (a, half) p = Mul (third, s) u = Mul (p, none)
+    body = """a = LeakyRelu <alpha = 0.25> (t) s = Add (a, half) p = Mul (third, s)
+              u = Mul (p, none)
               c = Add (s, u) y = Conv (c, v)"""
     quantized = quantize(images(f"t = Conv (x, w) {body}", declared=declared), settings=ORDINARY)
     for name, value in (("half", 0.5), ("third", 0.33), ("none", 0.0)):
@@ -244,7 +245,8 @@ def test_a_relu_inside_a_body_is_not_absorbed():
           t = Conv (x, w)
           z = If (c) <
             then_branch = a () => (float[A, B, C, D] p) { p = Relu (t) },
-            else_branch = e () => (float[A, B, C, D] q) { q = Constant <value = float[1, 1, 1, 1] {0}> () }>
+            else_branch = e () => (float[A, B, C, D] q) {
+              q = Constant <value = float[1, 1, 1, 1] {0}> () }>
         }""")
     quantized = quantize(model)
     assert [s.absorbed for s in quantized.sites.sites] == [None]

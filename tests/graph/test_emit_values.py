@@ -224,10 +224,10 @@ def test_linear_operator_with_zero_points_everywhere(name, symmetric):
     feed = random_feed(quantized.source)
     expected = simulate(quantized, feed)[0]
     assert quantized.coverage().unfused == ()
-    if not symmetric and not quantized.sites.sites[0].depthwise:
-        zero_points = quantized.model.graph.initializers["w/zero_point"].const_value
-        assert zero_points.dtype.name == "INT8"
-        assert np.any(zero_points.numpy() != 0)
+    zero_points = quantized.model.graph.initializers["w/zero_point"].const_value
+    assert zero_points.dtype.name == "INT8"
+    asymmetric = not symmetric and not quantized.sites.sites[0].depthwise
+    assert np.any(zero_points.numpy() != 0) == asymmetric
     # A float output differs by the order of the sums; a requantized one by one rounding.
     step = quantized.steps()[0] * 1.001
     for level in ("disabled", "all"):

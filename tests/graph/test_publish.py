@@ -86,7 +86,7 @@ def test_the_file_has_the_usual_permissions(tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="cannot write to '.*nowhere': .*choose another place"):
+    with pytest.raises(ConfigError, match=r"cannot write to '.*nowhere': .*choose another place"):
         Draft(tmp_path / "nowhere" / "out.onnx").__enter__()
 
 
@@ -104,7 +104,7 @@ def test_what_the_checker_refuses_is_an_error_in_one_line(tmp_path):
         draft.check()
         model.graph[0].op_type = "NoSuchOperator"
         draft.save(model)
-        with pytest.raises(VerificationError, match="checker refuses.*NoSuchOperator") as caught:
+        with pytest.raises(VerificationError, match=r"checker refuses.*NoSuchOperator") as caught:
             draft.check()
     assert "\n" not in str(caught.value)
 

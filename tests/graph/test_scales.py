@@ -14,8 +14,10 @@ NETS = {
     "relu": "t = Conv (x, w) r = Relu (t) y = Conv (r, v)",
     "clip": "t = Conv (x, w) r = Clip (t, minus, half) y = Conv (r, v)",
     "one-sided clip": "t = Conv (x, w) r = Clip (t, , half) y = Conv (r, v)",
-    "add and scalar": "t = Conv (x, w) r = Sigmoid (t) s = Add (r, half) a = Mul (s, t) y = Conv (a, v)",
-    "split": "t = Conv (x, w) p, q = Split <axis = 1> (t, parts) c = Concat <axis = 1> (q, p) y = Conv (c, v)",
+    "add and scalar": """t = Conv (x, w) r = Sigmoid (t) s = Add (r, half) a = Mul (s, t)
+                         y = Conv (a, v)""",
+    "split": """t = Conv (x, w) p, q = Split <axis = 1> (t, parts)
+                c = Concat <axis = 1> (q, p) y = Conv (c, v)""",
 }
 
 

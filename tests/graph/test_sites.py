@@ -10,7 +10,8 @@ from ptq.plan.request import Request
 
 DECLARED = """
     float[4, 4, 3, 3] w, float[4, 1, 3, 3] d, float[4, 2, 3, 3] g, float[4] b, float[4, 1, 1] array,
-    float[1, 4] row, float[4, 1] column, float one, float[4, 4] m, float[2, 4, 4] batch, float[4] vec,
+    float[1, 4] row, float[4, 1] column, float one, float[4, 4] m, float[2, 4, 4] batch,
+    float[4] vec,
     float zero = {0}, float six = {6}, float minus = {-1}, float half = {0.5},
     int64[2] halves = {2, 2}, int64[1] axis0 = {0}, int64[4] twice = {1, 4, 16, 16}"""
 
@@ -194,7 +195,8 @@ def test_the_range_of_an_absorbed_node(clip, bounds):
             # a chain falls together, from both ends
             "s = Sigmoid (x) t = Transpose (s) u = LeakyRelu (t) y = Tanh (u)",
             {"s": "no integer operator before it", "t": "no integer operator before it",
-             "u": "no integer operator before it", "y": "no integer kernel on target 'ort-cpu-x86'"},
+             "u": "no integer operator before it",
+             "y": "no integer kernel on target 'ort-cpu-x86'"},
         ),
         (
             "t = Conv (x, w) u = Transpose (t) s = Squeeze (u, axis0) y = Tanh (s)",
@@ -212,7 +214,8 @@ def test_the_range_of_an_absorbed_node(clip, bounds):
             {"r": "no integer operator after it", "s": "an operand is a constant array"},
         ),
         (
-            "t = Conv (x, w) s = Sigmoid (t) p = MaxPool <kernel_shape = [2, 2]> (s) y = Conv (p, w)",
+            """t = Conv (x, w) s = Sigmoid (t) p = MaxPool <kernel_shape = [2, 2]> (s)
+               y = Conv (p, w)""",
             {"s": "no integer operator after it",
              "p": "the integer kernel is slow unless it follows Conv"},
         ),
@@ -237,7 +240,8 @@ def test_a_resize_that_makes_up_values_stays_in_float():
     # codes of what lies outside would be extrapolation_value itself, not its code
     text = """
         g (float[1, 4, 8, 8] x) => (float[A, B, C, D] y)
-        <float[4, 4, 3, 3] w, float[8] roi = {0, 0, 0, 0, 1, 1, 2, 2}, int64[4] twice = {1, 4, 16, 16}> {
+        <float[4, 4, 3, 3] w, float[8] roi = {0, 0, 0, 0, 1, 1, 2, 2},
+         int64[4] twice = {1, 4, 16, 16}> {
           t = Conv <pads = [1, 1, 1, 1]> (x, w)
           r = Resize <mode = "nearest", coordinate_transformation_mode = "tf_crop_and_resize",
                       extrapolation_value = 3.0> (t, roi, , twice)
@@ -275,7 +279,7 @@ def test_only_the_operator_types_asked_for():
 
 
 def test_an_operator_type_that_the_target_does_not_run_is_an_error():
-    with pytest.raises(ConfigError, match="'Softmax' has no integer kernel.*choose from: Add, C"):
+    with pytest.raises(ConfigError, match=r"'Softmax' has no integer kernel.*choose from: Add, C"):
         sites_of(BLOCKS, op_types=("Conv", "Softmax"))
 
 

@@ -37,7 +37,11 @@ LINES = (
 
 #: Models with the tensors observed and the sizes of their feeds, of which no two are alike.
 CASES = {
-    "images": (IMAGES, ["x", "t", "r", "y"], [{"N": n, "H": h, "W": h + 7} for n, h in ((1, 32), (2, 20), (1, 45))]),
+    "images": (
+        IMAGES,
+        ["x", "t", "r", "y"],
+        [{"N": n, "H": h, "W": h + 7} for n, h in ((1, 32), (2, 20), (1, 45))],
+    ),
     "images of one size": (IMAGES, ["t", "x", "r"], [{"N": 1, "H": 24, "W": 24}] * 5),
     "rows": (ROWS, ["x", "t", "y"], [{"N": n} for n in (3, 1, 4, 1, 5)]),
     "tokens": (TOKENS, ["bias", "t", "s", "x"], [{"N": 1, "T": t} for t in (9, 2, 6)]),
@@ -103,7 +107,7 @@ def test_small_tensors_enter_the_histogram_whole(name):
 
 
 def test_inputs_are_summed_up_exactly():
-    model, tensors, feeds = case("tokens")
+    model, _, feeds = case("tokens")
     found = observed(model, ["x", "bias"], feeds, sample_size=10**6, decay=0.99)
     for tensor in ("x", "bias"):
         expected = reduce(add, (TensorStats.of(f[tensor]) for f in feeds))
@@ -202,7 +206,7 @@ def test_a_value_that_is_not_finite_is_an_error_with_tensor_and_sample(
     model = prepare(DIVISION.replace("{} (x)", f"{op_type} (x)"))
     feeds = [{"x": np.abs(normal((1, 2, 24, 24), seed)) + 0.1} for seed in range(4)]
     feeds[2]["x"][0, 1, 13, 7] = bad  # beside the regular sample
-    with pytest.raises(CalibrationError, match="tensor 't' takes a NaN or infinite value in.* 2;"):
+    with pytest.raises(CalibrationError, match=r"tensor 't' takes a NaN or infinite value in.* 2;"):
         observed(model, ["t"], feeds, sample_size=sample_size, threads=threads)
 
 
@@ -211,7 +215,7 @@ def test_an_input_that_is_not_finite_is_an_error_with_its_name(bad):
     model, tensors, feeds = case("images of one size")
     feeds[1]["x"][0, 0, 3, 5] = bad
     with pytest.raises(
-        CalibrationError, match="tensor '[xt]' takes a NaN or infinite value in.* 1;"
+        CalibrationError, match=r"tensor '[xt]' takes a NaN or infinite value in.* 1;"
     ):
         observed(model, tensors, feeds)
     with pytest.raises(CalibrationError, match="tensor 'x' takes"):

@@ -1,0 +1,314 @@
+"""What the benchmarks measure, each job a process: python jobs.py NAME ARGUMENTS RESULT.
+
+The jobs of a user (plain, ptq, ort) return ``stages_s``, wall time by stage, ``work_s``, those
+stages that `run.py` compares, and ``peak_rss_mb``. Nothing heavy is imported up here: imports are
+a stage too, in the wall time of the process that `common.run_job` measures, not in ``work_s``.
+"""
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def main() -> None:
+    name, arguments, result = sys.argv[1:]
+    given = json.loads(arguments)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[-given.pop("cores") :])
+    Path(result).write_text(json.dumps(JOBS[name](**given), default=float))
+
+
+class Clock:
+    """Wall time by stage, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str):
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def result(self, *work: str) -> dict:
+        work_s = sum(self.seconds[stage] for stage in work)
+        return {"work_s": work_s, "stages_s": self.seconds, "peak_rss_mb": peak_rss_mb()}
+
+
+def peak_rss_mb() -> float:
+    """Return the largest resident size of this process so far.
+
+    VmHWM, because ru_maxrss is inherited: it starts at the size of the process that forked.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmHWM in /proc/self/status; the benchmarks need Linux")
+
+
+def read_feeds(folder: str):
+    """Yield the feeds of a folder of .npz files."""
+    import numpy as np
+
+    for file in sorted(Path(folder).iterdir()):
+        with np.load(file) as arrays:
+            yield dict(arrays)
+
+
+def session_options(threads: int):
+    """Return session options; idle threads do not spin, as in ptq: they would slow what runs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+# -- the work of a user ---------------------------------------------------------------------------
+
+
+def plain(model: str, feeds: str, threads: int) -> dict:
+    """Inference alone: the least that any calibration must do."""
+    clock = Clock()
+    with clock.stage("import"):
+        from onnxruntime import InferenceSession
+    with clock.stage("session"):
+        options = session_options(threads)
+        session = InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    with clock.stage("inference"):
+        for feed in read_feeds(feeds):
+            session.run(None, feed)
+    return clock.result("session", "inference")
+
+
+def ptq(model: str, feeds: str, output: str, method: str, threads: int) -> dict:
+    """`ptq quantize` up to its proof: the work ends when the model is written and checked.
+
+    What comes then, measuring accuracy and latency, is no part of the others' work. It is
+    returned as ``proof_s``, which `common.run_job` takes off the wall time.
+    """
+    clock = Clock()
+    with clock.stage("import"):
+        import onnxruntime  # noqa: F401  else its import would count as the work that needs it
+
+        from ptq import QuantizeConfig, quantize
+        from ptq.options import RunOptions
+    checked = {}
+
+    def on_progress(progress) -> None:
+        if progress.stage == "evaluate" and not checked:
+            checked.update(at=time.perf_counter(), peak_rss_mb=peak_rss_mb())
+
+    began = time.perf_counter()
+    result = quantize(
+        model,
+        feeds,
+        QuantizeConfig(calib=method, allow_larger=True),
+        options=RunOptions(
+            output=Path(output), force=True, threads=threads, on_progress=on_progress
+        ),
+    )
+    return {
+        "work_s": checked["at"] - began,
+        "stages_s": {**clock.seconds, **result.report.stages_s},
+        "proof_s": time.perf_counter() - checked["at"],
+        "peak_rss_mb": checked["peak_rss_mb"],
+        "peak_rss_with_proof_mb": peak_rss_mb(),
+    }
+
+
+def ort(
+    model: str, feeds: str, output: str, method: str, threads: int, at_a_time: int | None = None
+) -> dict:
+    """`onnxruntime.quantization` as a careful user calls it: prepare, calibrate, quantize_static.
+
+    quantize_static takes neither a number of bins nor of threads. Both are given to the
+    calibrator that it would make, and what that finds reaches quantize_static as its calibration
+    cache. With the default number of bins the result is the same, to the bit of every tensor.
+
+    Args:
+        model: the float model.
+        feeds: a folder of .npz files.
+        output: where to write.
+        method: minmax, entropy (2048 bins) or percentile.
+        threads: of the calibrator's session.
+        at_a_time: observe only so many feeds before they are summarized, which is how
+            quantize_static saves memory when told to (CalibStridedMinMax); all by default.
+    """
+    clock = Clock()
+    with clock.stage("import"):
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.calibrate import CalibrationMethod, save_tensors_data
+    folder = Path(output).parent
+    ranges = folder / f"{Path(output).stem}.ranges.json"
+    with clock.stage("prepare"):
+        prepared, notes = _prepare(model, folder / f"{Path(output).stem}.prepared.onnx")
+    with clock.stage("calibrate"):
+        augmented = folder / f"{Path(output).stem}.augmented.onnx"
+        calibrator = _calibrator(method, prepared, augmented, threads)
+        for reader in _readers(feeds, at_a_time):
+            calibrator.collect_data(reader)
+        save_tensors_data(calibrator.compute_data(), ranges)
+        del calibrator
+    with clock.stage("quantize"):
+        quantize_static(
+            str(prepared),
+            output,
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod[_METHODS[method]],
+            calibration_cache_path=ranges,
+        )
+    return {**clock.result("calibrate", "quantize"), "notes": notes}
+
+
+_METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+
+
+def _prepare(model: str, prepared: Path) -> tuple[Path, list[str]]:
+    """Do what quantize_static's documentation recommends; per-axis weights need opset 13."""
+    import onnx
+    from onnx import version_converter
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    source, notes = Path(model), []
+    proto = onnx.load(source)
+    opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+    if opset < 13:
+        source = prepared.with_suffix(".opset17.onnx")
+        onnx.save(version_converter.convert_version(proto, 17), source)
+        notes.append(f"opset {opset} to 17")
+    for skip_symbolic in (False, True):
+        try:
+            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=skip_symbolic)
+        except Exception as error:  # noqa: BLE001  it raises plain Exception
+            which = "without symbolic shapes " if skip_symbolic else ""
+            notes.append(f"quant_pre_process {which}failed: {type(error).__name__}: {error}"[:120])
+        else:
+            return prepared, notes
+    return source, notes
+
+
+def _calibrator(method: str, model: Path, augmented: Path, threads: int):
+    """Make a calibrator as `create_calibrator` does, but with this number of threads."""
+    import onnxruntime
+    from onnxruntime.quantization import calibrate
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    kind, options = {
+        "minmax": (calibrate.MinMaxCalibrater, {}),
+        "entropy": (calibrate.EntropyCalibrater, {"num_bins": 2048, "num_quantized_bins": 128}),
+        "percentile": (calibrate.PercentileCalibrater, {"num_bins": 2048, "symmetric": True}),
+    }[method]
+
+    class Calibrator(kind):
+        def create_inference_session(self) -> None:
+            options = session_options(threads)
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            self.infer_session = onnxruntime.InferenceSession(
+                self.augmented_model_path, options, providers=self.execution_providers
+            )
+
+    ops = list({*QLinearOpsRegistry, *QDQRegistry})  # what quantize_static calibrates by default
+    made = Calibrator(model, ops, augmented_model_path=str(augmented), **options)
+    made.augment_graph()
+    made.create_inference_session()
+    return made
+
+
+def _readers(folder: str, at_a_time: int | None):
+    """Yield calibration data readers that give all feeds between them."""
+    from itertools import chain, islice
+
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self, feeds) -> None:
+            self.feeds = iter(feeds)
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    feeds = read_feeds(folder)
+    for first in feeds:
+        rest = feeds if at_a_time is None else islice(feeds, at_a_time - 1)
+        yield Reader(chain([first], rest))
+
+
+# -- what came out of it --------------------------------------------------------------------------
+
+
+def accuracy(reference: str, candidates: dict[str, str], feeds: str, threads: int) -> dict:
+    """Compare models with the float model, by `ptq.evaluate`: SQNR, None if outputs are equal."""
+    from ptq.errors import PtqError
+    from ptq.evaluate.accuracy import compare
+    from ptq.runtime.session import open_session
+
+    found = {}
+    for name, path in candidates.items():
+        try:
+            sessions = [open_session(Path(p), threads=threads) for p in (reference, path)]
+            result = compare(*sessions, read_feeds(feeds))
+        except PtqError as error:
+            found[name] = {"error": str(error)}
+        else:
+            found[name] = {"sqnr_db": result.sqnr_db}
+        found[name]["size_bytes"] = Path(path).stat().st_size
+    return {"models": found}
+
+
+def latency(
+    reference: str, candidates: dict[str, str], feeds: str, threads: int, seconds: float = 4.0
+) -> dict:
+    """Time models in turn on one feed, and the float model twice: the second is the control."""
+    import numpy as np
+
+    from ptq.errors import PtqError
+    from ptq.runtime.session import open_session
+
+    feed = next(read_feeds(feeds))
+    sessions = {}
+    for name, path in {"float": reference, "control": reference, **candidates}.items():
+        try:
+            sessions[name] = open_session(Path(path), threads=threads)
+            for _ in range(4):  # the first runs are slow: memory arenas grow, weights are packed
+                sessions[name].run(None, feed)
+        except (PtqError, RuntimeError):  # a model that loads may still fail when it runs
+            sessions.pop(name, None)
+    times = {name: [] for name in sessions}
+    began, rounds = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds or rounds < 15:
+        # turn the order, so that no model always runs after the same other
+        for name in np.roll(list(sessions), rounds):
+            start = time.perf_counter()
+            sessions[name].run(None, feed)
+            times[name].append(time.perf_counter() - start)
+        rounds += 1
+    base = np.median(times["float"])
+    return {
+        "rounds": rounds,
+        "median_ms": {name: np.median(t) * 1e3 for name, t in times.items()},
+        "p10_ms": {name: np.percentile(t, 10) * 1e3 for name, t in times.items()},
+        "speedup": {name: base / np.median(t) for name, t in times.items()},
+    }
+
+
+def metric(model: str, path: str, threads: int) -> dict:
+    """Return the zoo's own figure of a model: ``primary``, higher is better."""
+    from common import load_zoo
+
+    found = load_zoo()[model].metric(path, threads=threads)
+    return {key: found[key] for key in ("primary", "primary_name", "n")}
+
+
+JOBS = {f.__name__: f for f in (plain, ptq, ort, accuracy, latency, metric)}
+
+
+if __name__ == "__main__":
+    main()
