@@ -21,9 +21,9 @@ from ptq.stats.store import load_stats, save_stats
 SCHEMA = 1
 
 #: With ``sample_size=0``, about this many values of each large tensor are counted over all samples:
-#: its 99.99 % quantile then rests on a hundred values.
-_VALUES_WANTED = 1 << 20
-_SAMPLE_SIZES = (1 << 11, 1 << 15)
+#: its 99.99 % quantile then rests on fifty values.
+_VALUES_WANTED = 1 << 19
+_SAMPLE_SIZES = (1 << 11, 1 << 14)
 _FEEDS_GUESSED = 128
 
 

@@ -35,7 +35,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         exclude: globs over node names that stay in float.
         target: the target description.
         sample_size: how many values of a large tensor enter its histogram from each calibration
-            sample; 0 chooses so that about a million do over all samples.
+            sample; 0 chooses so that about half a million do over all samples.
         ema_decay: decay of the moving averages of minimum and maximum, for ``ema``.
         seed: seed of everything random (only random calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.

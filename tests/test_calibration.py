@@ -189,7 +189,7 @@ def test_a_header_that_lacks_something_is_refused(source, work):
 
 @pytest.mark.parametrize(
     ("asked", "feeds", "size"),
-    [(100, 5, 100), (0, 1, 1 << 15), (0, 64, 1 << 14), (0, 10**6, 1 << 11), (0, 0, 1 << 15)],
+    [(100, 5, 100), (0, 1, 1 << 14), (0, 64, 1 << 13), (0, 10**6, 1 << 11), (0, 0, 1 << 14)],
 )
 def test_the_sample_size_follows_the_number_of_feeds_unless_it_is_given(asked, feeds, size):
     assert replace(SETTINGS, sample_size=asked).for_feeds(feeds) == size

@@ -10,7 +10,7 @@ from ptq.numerics.arrays import F64, I64
 
 #: What smoothing gives to an empty bin, as a count.
 EPSILON = 1e-4
-#: Terms of the series in `_Prefix.shifted_xlogx`. A shift is below 0.2 if two of 4096 bins are
+#: Terms of the series in `Prefix.shifted_xlogx`. A shift is below 0.2 if two of 4096 bins are
 #: filled, and counts are at least 1: the rest is then below 1e-11 of a count.
 _TERMS = 12
 #: Candidates whose groups are worked on together, so that they stay in the cache.
@@ -18,7 +18,7 @@ _CHUNK = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Prefix:
+class Prefix:
     """Sums over the bins before each edge; every array has one entry more than there are bins."""
 
     counts: F64
@@ -28,7 +28,8 @@ class _Prefix:
     powers: tuple[F64, ...]
 
     @classmethod
-    def of(cls, counts: F64) -> _Prefix:
+    def of(cls, counts: F64) -> Prefix:
+        """Sum up a histogram; callers with several searches over it do so once."""
         filled = counts > 0
         safe = np.where(filled, counts, 1.0)
         inverse = np.where(filled, 1.0 / safe, 0.0)
@@ -78,7 +79,7 @@ def without_spike(counts: F64, zero: int) -> F64:
     return calm if calm.any() else counts
 
 
-def divergences(counts: F64, start: I64, stop: I64, levels: int) -> F64:
+def divergences(counts: F64 | Prefix, start: I64, stop: I64, levels: int) -> F64:
     """Return ``KL(P || Q)`` for every clipping range ``start[i] .. stop[i]`` of a histogram.
 
     P is the bins of the range, with all that lies outside added to its outermost bins. Q is the
@@ -104,7 +105,7 @@ def divergences(counts: F64, start: I64, stop: I64, levels: int) -> F64:
 
     Reference: Migacz, "8-bit Inference with TensorRT", GTC 2017.
     """
-    prefix = _Prefix.of(counts)
+    prefix = counts if isinstance(counts, Prefix) else Prefix.of(counts)
     result = np.empty(start.size)
     for i in range(0, start.size, _CHUNK):
         part = slice(i, i + _CHUNK)
@@ -112,7 +113,7 @@ def divergences(counts: F64, start: I64, stop: I64, levels: int) -> F64:
     return result
 
 
-def _divergences(prefix: _Prefix, start: I64, stop: I64, levels: int) -> F64:
+def _divergences(prefix: Prefix, start: I64, stop: I64, levels: int) -> F64:
     total = prefix.counts[-1]
     kept = prefix.counts[stop] - prefix.counts[start]
     entropy, shift = _entropy(prefix, start, stop)
@@ -122,7 +123,7 @@ def _divergences(prefix: _Prefix, start: I64, stop: I64, levels: int) -> F64:
     return np.where(kept > 0, found, np.inf)
 
 
-def _entropy(prefix: _Prefix, start: I64, stop: I64) -> tuple[F64, F64]:
+def _entropy(prefix: Prefix, start: I64, stop: I64) -> tuple[F64, F64]:
     """Return the sum of ``P log P`` over filled bins, in counts, and what smoothing takes of each.
 
     The outermost bins hold what lies outside.
@@ -138,7 +139,7 @@ def _entropy(prefix: _Prefix, start: I64, stop: I64) -> tuple[F64, F64]:
     return total, shift
 
 
-def _cross_entropy(prefix: _Prefix, start: I64, stop: I64, levels: int, shift: F64) -> F64:
+def _cross_entropy(prefix: Prefix, start: I64, stop: I64, levels: int, shift: F64) -> F64:
     """Return the sum of ``P log Q`` over the bins that P fills, in counts.
 
     In bins that P leaves empty, P and Q are `EPSILON`, and their terms cancel those of P's entropy.
@@ -149,9 +150,11 @@ def _cross_entropy(prefix: _Prefix, start: I64, stop: I64, levels: int, shift: F
     bounds = start[:, None] + np.arange(levels + 1) * width[:, None] // levels
     group = np.diff(prefix.counts[bounds], axis=1)
     members = np.diff(prefix.filled[bounds], axis=1)
-    level = np.where(members > 0, group / np.maximum(members, 1), 1.0)
-    log_level = np.log(level - q_shift[:, None])
-    total = np.einsum("ij,ij->i", group - shift[:, None] * members, log_level)
+    log_level = np.divide(group, members, out=np.ones_like(group), where=members > 0)
+    log_level -= q_shift[:, None]
+    np.log(log_level, out=log_level)
+    total = np.einsum("ij,ij->i", group, log_level)
+    total -= shift * np.einsum("ij,ij->i", members, log_level)
     # What lies outside meets Q in an outermost bin: the level of its group if Q fills the bin.
     outside = (prefix.counts[start], prefix.counts[-1] - prefix.counts[stop])
     bins = (start, stop - 1)

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Meta
 
 from ptq.calib.base import Range, Solver, data_range
-from ptq.calib.entropy import divergences, without_spike
+from ptq.calib.entropy import Prefix, divergences, without_spike
 from ptq.calib.percentile import covering
 from ptq.numerics.arrays import F64, I64
 from ptq.numerics.qtype import QType
@@ -44,7 +44,8 @@ class KlSolver(Solver, frozen=True, tag="kl"):
 
     * exact zeros, which every grid represents, are left out;
     * the bin next to zero holds no more than its neighbour;
-    * at least ``coverage`` percent of the values are kept, see `PercentileSolver`.
+    * only ranges that keep at least ``coverage`` percent of the values are searched, see
+      `PercentileSolver`.
 
     Attributes:
         bins: how many bins from zero to the largest absolute value.
@@ -66,17 +67,17 @@ class KlSolver(Solver, frozen=True, tag="kl"):
         data = data_range(stats)
         if not stats.hist.counts.size:
             return data
+        floor = Range(0.0, 0.0)
+        if not self.strict:
+            floor = covering(stats, self.coverage / 100, symmetric=symmetric)
         if symmetric or data.lo == 0 or data.hi == 0:
             levels = 1 << (qtype.bits - int(symmetric))
-            found = self._one_threshold(stats.hist, data, levels)
+            found = self._one_threshold(stats.hist, data, levels, floor)
         else:
-            found = self._two_ends(stats.hist, data, 1 << qtype.bits)
-        if self.strict:
-            return found
-        floor = covering(stats, self.coverage / 100, symmetric=symmetric)
+            found = self._two_ends(stats.hist, data, 1 << qtype.bits, floor)
         return Range(min(found.lo, floor.lo), max(found.hi, floor.hi))
 
-    def _one_threshold(self, hist: Histogram, data: Range, levels: int) -> Range:
+    def _one_threshold(self, hist: Histogram, data: Range, levels: int, floor: Range) -> Range:
         if levels >= self.bins:
             return data
         counts = _whole(hist.abs_counts(self.bins, data.max_abs))
@@ -84,13 +85,14 @@ class KlSolver(Solver, frozen=True, tag="kl"):
             counts[0] += hist.zeros
         else:
             counts = without_spike(counts, 0)
-        stop = np.arange(max(levels, 2), self.bins + 1)
+        least = min(int(floor.max_abs / data.max_abs * self.bins), self.bins)
+        stop = np.arange(max(levels, 2, least), self.bins + 1)
         best = stop[_argmin_last(divergences(counts, np.zeros_like(stop), stop, levels))]
         # The slide's threshold: the middle of the first bin that is cut off.
         bound = float(best + 0.5) * (data.max_abs / self.bins)
         return data.clipped(-bound, bound)
 
-    def _two_ends(self, hist: Histogram, data: Range, levels: int) -> Range:
+    def _two_ends(self, hist: Histogram, data: Range, levels: int, floor: Range) -> Range:
         width = data.max_abs / self.bins
         if levels * width >= data.hi - data.lo:
             return data
@@ -103,7 +105,8 @@ class KlSolver(Solver, frozen=True, tag="kl"):
             counts[negative] += hist.zeros
         else:
             counts = without_spike(counts, negative)
-        start, stop = _descend(counts, negative, levels)
+        least = (negative - int(-floor.lo / width), negative + int(floor.hi / width))
+        start, stop = _descend(counts, negative, least, levels)
         return data.clipped((start - negative - 0.5) * width, (stop - negative + 0.5) * width)
 
 
@@ -115,34 +118,37 @@ def _whole(counts: F64) -> F64:
     return np.diff(np.rint(np.concatenate([[0.0], np.cumsum(counts)])))
 
 
-def _descend(counts: F64, zero: int, levels: int) -> tuple[int, int]:
+def _descend(counts: F64, zero: int, least: tuple[int, int], levels: int) -> tuple[int, int]:
     """Return the bins ``start .. stop`` of low divergence, moving one end at a time."""
-    start, stop = _common_shrink(counts, zero, levels)
+    prefix = Prefix.of(counts)
+    start, stop = _common_shrink(prefix, zero, least, levels)
     for step in (_STRIDE, 1):
         for _ in range(_ROUNDS):
             before = start, stop
             reach = counts.size if step > 1 else _STRIDE
-            stops = _nearby(stop, reach, step, max(zero, start + levels), counts.size)
-            stop = _best(counts, 0 * stops + start, stops, levels)[1]
-            starts = _nearby(start, reach, step, 0, min(zero, stop - levels))[::-1]
-            start = _best(counts, starts, 0 * starts + stop, levels)[0]
+            stops = _nearby(stop, reach, step, max(least[1], start + levels), counts.size)
+            stop = _best(prefix, 0 * stops + start, stops, levels)[1]
+            starts = _nearby(start, reach, step, 0, min(least[0], stop - levels))[::-1]
+            start = _best(prefix, starts, 0 * starts + stop, levels)[0]
             if (start, stop) == before:
                 break
     return start, stop
 
 
-def _common_shrink(counts: F64, zero: int, levels: int) -> tuple[int, int]:
+def _common_shrink(
+    prefix: Prefix, zero: int, least: tuple[int, int], levels: int
+) -> tuple[int, int]:
     """Return the best range of which both ends are the same share of the extremes."""
     share = np.arange(1, _SHARES + 1) / _SHARES
     start = np.rint(zero * (1 - share)).astype(np.int64)
-    stop = np.rint(zero + (counts.size - zero) * share).astype(np.int64)
-    wide = stop - start >= levels
-    return _best(counts, start[wide], stop[wide], levels)
+    stop = np.rint(zero + (prefix.log.size - 1 - zero) * share).astype(np.int64)
+    wide = (stop - start >= levels) & (start <= least[0]) & (stop >= least[1])
+    return _best(prefix, start[wide], stop[wide], levels)
 
 
-def _best(counts: F64, start: I64, stop: I64, levels: int) -> tuple[int, int]:
+def _best(prefix: Prefix, start: I64, stop: I64, levels: int) -> tuple[int, int]:
     """Return the range of least divergence; of equals the last."""
-    i = _argmin_last(divergences(counts, start, stop, levels))
+    i = _argmin_last(divergences(prefix, start, stop, levels))
     return int(start[i]), int(stop[i])
 
 

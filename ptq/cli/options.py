@@ -76,7 +76,7 @@ OBSERVER = together(
         "--sample-size",
         type=click.IntRange(min=0),
         default=0,
-        help="Values of a large tensor counted for each sample.  [about a million in all]",
+        help="Values of a large tensor counted for each sample.  [about half a million in all]",
     ),
     click.option(
         "--ema-decay",

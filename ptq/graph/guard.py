@@ -26,8 +26,11 @@ _CLAIMED = frozenset(
 #: What QuantizeLinear and DequantizeLinear are moved across.
 _MOVES = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
-#: What is merged into the weighted operator before it, if its other operands are constant.
-_MERGED = frozenset({"Add", "BatchNormalization", "Clip", "Mul", "Relu"})
+#: What QuantizeLinear is taken to do anyway.
+_CLIPS = frozenset({"Clip", "Relu"})
+
+#: What is merged into the weighted operator before it.
+_MERGED = _CLIPS | {"Add", "BatchNormalization", "Mul"}
 
 
 def merging_readers(sites: Sites) -> Iterator[tuple[ir.Node, int]]:
@@ -67,7 +70,7 @@ def requantized(graph: ir.Graph) -> Iterator[ir.Node]:
             continue
         if not _is_constant(node.inputs[1]):
             continue
-        if _comes_dequantized(node.inputs[0]) and _goes_quantized(node.outputs[0]):
+        if _comes_dequantized(node.inputs[0]) and _goes_quantized(node.outputs[0], _MERGED):
             yield node
 
 
@@ -87,10 +90,7 @@ def claimed(graph: ir.Graph, integer: Set[str]) -> Iterator[ir.Node]:
         operands = [v for v in node.inputs if v is not None]
         if node.op_type == "Where":
             operands = operands[1:]
-        uses = list(node.outputs[0].uses())
-        if len(uses) != 1 or uses[0].node.op_type != "QuantizeLinear":
-            continue
-        if all(map(_comes_dequantized, operands)):
+        if all(map(_comes_dequantized, operands)) and _goes_quantized(node.outputs[0], _CLIPS):
             yield node
 
 
@@ -103,10 +103,14 @@ def _comes_dequantized(value: ir.Value | None) -> bool:
     return node is not None and _is_standard(node) and node.op_type == "DequantizeLinear"
 
 
-def _goes_quantized(value: ir.Value) -> bool:
+def _goes_quantized(value: ir.Value, merged: Set[str]) -> bool:
     """Whether the value reaches a QuantizeLinear without a branch on the way.
 
     Being an output of the graph is no branch: onnxruntime quantizes that, too.
+
+    Args:
+        value: what the operator puts out.
+        merged: operators on the way that become part of it, if their other operands are constant.
     """
     uses = list(value.uses())
     while len(uses) == 1 and _is_standard(uses[0].node):
@@ -114,8 +118,8 @@ def _goes_quantized(value: ir.Value) -> bool:
         if node.op_type == "QuantizeLinear":
             return True
         others = [v for i, v in enumerate(node.inputs) if i != index and v is not None]
-        merged = node.op_type in _MERGED and all(map(_is_constant, others))
-        if not merged and not (node.op_type in _MOVES and index == 0):
+        passed = node.op_type in merged and all(map(_is_constant, others))
+        if not passed and not (node.op_type in _MOVES and index == 0):
             return False
         value = node.outputs[0]
         uses = list(value.uses())

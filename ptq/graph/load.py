@@ -165,7 +165,7 @@ def _settle_external(model: ir.Model, folder: str) -> None:
     for node in all_nodes(model):
         for name, attribute in tuple(node.attributes.items()):
             if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                tensor = attribute.as_tensor()
+                tensor = attribute.value
                 if isinstance(tensor, ir.ExternalTensor):
                     tensor.base_dir = folder
                     copy = ir.Tensor(tensor.numpy().copy(), name=tensor.name)

@@ -72,7 +72,7 @@ def _weights(model: ir.Model, nodes: list[ir.Node]) -> Iterator[tuple[ir.Value, 
     for node in nodes:
         attribute = node.attributes.get("value") if is_op(node, "Constant") else None
         if attribute is not None and not attribute.is_ref():
-            tensor = attribute.as_tensor()
+            tensor = attribute.value
             if len(tensor.shape) > 1:
                 yield node.outputs[0], tensor
 

@@ -420,6 +420,12 @@ def test_a_bias_coarser_than_the_output_is_counted():
         settings=Settings(calib="minmax", weight_range="minmax", per_channel=False),
     )  # fmt: skip
     assert quantized.emitted.coarse == ("Conv:y",)
+    weights["b"][:] = 0  # zero is exact, however coarse
+    of_zeros = quantize(
+        images("y = Conv (x, w, b)"), weights, feeds=[feed],
+        settings=Settings(calib="minmax", weight_range="minmax", per_channel=False),
+    )  # fmt: skip
+    assert of_zeros.emitted.coarse == ()
     fine = quantize(images("y = Conv (x, w, b)"))
     assert fine.emitted.coarse == ()
 

@@ -242,7 +242,8 @@ def test_linear_operator_with_zero_points_everywhere(name, symmetric):
         "r = Relu (t) y = Tanh (r)",
         "r = Clip (t, zero) y = Tanh (r)",
         "r = Relu (t) k = Sigmoid (t) y = Add (r, k)",
-        "y = Sum (t, zero)",
+        "y = Sum (t, row)",
+        "y = Sum (row, t)",
         "y = Sigmoid (t)",
         "y = Add (t, t)",
         "y = Add (t, row)",
@@ -266,6 +267,23 @@ def test_linear_operator_with_a_float_output_stays_integer(name, after):
         # sigmoid and tanh of two libraries
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-6)
     check(quantized.model)
+
+
+@pytest.mark.parametrize("order", ["Add (t, x)", "Add (x, t)"])
+@pytest.mark.parametrize("shape", ["4, 8", "2, 4, 8", "N, 8", "N, T, 8"])
+def test_a_residual_after_a_matmul_takes_no_kernel_from_it(shape, order):
+    text = f"g (float[{shape}] x) => (float[{shape}] y) <float[8, 8] w> {{ t = MatMul (x, w) y = {order} }}"
+    quantized = quantize(text)
+    coverage = quantized.coverage()
+    assert coverage.unfused == ()
+    assert coverage.integer["MatMulIntegerToFloat"] == 1
+    # what needs no cure gets none
+    adds = {n.op_type for n in quantized.model.graph} & {"Add", "Sum"}
+    assert adds == ({"Sum"} if len(shape.split(",")) == 2 else {"Add"})
+    feed = random_feed(quantized.source)
+    for level in ("disabled", "all"):
+        found = run(quantized.model, feed, level)
+        np.testing.assert_allclose(found[0], simulate(quantized, feed)[0], rtol=1e-6, atol=1e-6)
 
 
 @given(

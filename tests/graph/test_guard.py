@@ -218,15 +218,25 @@ CLAIMED = {
 }
 
 
+@pytest.mark.parametrize(
+    "after",
+    [
+        "u = Identity (s)",
+        "u = Relu (s)",
+        "u = Clip (s, zero, six)",
+        "u = Transpose <perm = [0, 1, 3, 2]> (s)",
+        "r = Relu (s) u = MaxPool <kernel_shape = [2, 2]> (r)",
+    ],
+)
 @pytest.mark.parametrize("kind", CLAIMED)
-def test_an_operator_kept_in_float_runs_in_float_between_integers(kind):
+def test_an_operator_kept_in_float_runs_in_float_between_integers(kind, after):
     """Though onnxruntime has an integer kernel, several times slower than float for some."""
     quantized = quantize(
         f"""
         g (float[1, 16, 8, 8] x) => (float[N, 16, H, W] y)
-        <float[16, 16, 3, 3] w, float[16, 16, 3, 3] v>
-        {{ t = Conv <pads = [1, 1, 1, 1]> (x, w) {CLAIMED[kind]}
-           y = Conv <pads = [1, 1, 1, 1]> (s, v) }}""",
+        <float[16, 16, 3, 3] w, float[16, 16, 3, 3] v, float zero = {{0}}, float six = {{6}}>
+        {{ t = Conv <pads = [1, 1, 1, 1]> (x, w) {CLAIMED[kind]} {after}
+           y = Conv <pads = [1, 1, 1, 1]> (u, v) }}""",
         settings=replace(ORDINARY, op_types=("Conv",)),
     )
     coverage = quantized.coverage()

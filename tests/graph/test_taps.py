@@ -71,6 +71,34 @@ def test_large_images_are_reduced_to_exact_extremes_and_a_regular_sample(shape):
         )
 
 
+@pytest.mark.parametrize(
+    ("clip", "never_negative"),
+    [
+        ("Clip (t, zero, six)", True),
+        ("Clip (t, zero)", True),
+        ("Clip (t, minus, six)", False),
+        ("Clip (t, , six)", False),
+        ("Clip (t)", False),
+        ("Sigmoid (t)", True),
+        ("Abs (t)", True),
+        ("Tanh (t)", False),
+        ("LeakyRelu (t)", False),
+    ],
+)
+def test_the_minimum_is_left_out_only_where_it_is_zero_or_more(clip, never_negative):
+    model = prepare(NET.replace("c = Clip (t, zero, six)", f"c = {clip}").replace(
+        "float zero", "float minus = {-1}, float zero"))  # fmt: skip
+    feed = random_feed(model, N=1, H=32, W=32)
+    tapped = tap(model, ["c"], feed=feed, sample_size=64)
+    [probe] = tapped.probes
+    assert (probe.negated_lo is None) == never_negative
+    whole = values(model, feed, ["c"])["c"]
+    lo, hi = extremes(tapped, run(tapped, feed), "c")
+    assert hi == pytest.approx(whole.max(), rel=1e-5)
+    assert lo == pytest.approx(0.0 if never_negative else whole.min(), rel=1e-5)
+    assert not never_negative or whole.min() >= 0
+
+
 def test_what_cannot_be_negative_has_no_second_extreme():
     model = prepare(NET)
     feed = random_feed(model, N=1, H=32, W=32)

@@ -103,6 +103,20 @@ def test_whatever_it_is_merged_with_a_float_gemm_is_found_out(tmp_path, operator
     assert is_float != bool({"QGemm", "MatMulIntegerToFloat"} & found.integer.keys())
 
 
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_what_reads_a_float_result_is_float(tmp_path, operator):
+    found = covered(
+        tmp_path, f"{READ} {MATRIX} [site] t = {operator} (d, v) y = Tanh (t)", ["site"], "4, 4"
+    )
+    assert found.unfused == ()
+    assert found.floating == Counter({"Tanh": 1})
+    body = f"""{READ} {MATRIX} [site] t = {operator} (d, v) p = QuantizeLinear (t, s2, z)
+        r = Clip (p, low) y = DequantizeLinear (r, s2, z)"""
+    found = covered(tmp_path, body, ["site"], "4, 4")
+    assert found.floating == Counter()
+    assert found.integer["Clip"] == 1
+
+
 def test_a_float_operator_that_is_no_site_is_no_failure(tmp_path):
     found = covered(tmp_path, LEFT_FLOAT["no integer kernel"], [])
     assert found.unfused == ()

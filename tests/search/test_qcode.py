@@ -153,8 +153,10 @@ def test_a_bad_start_is_mended():
     assert found.error < 2 * error(good, feeds)
 
 
-def test_evaluations_are_two_for_each_scale_and_sweep():
-    text = net("move")
+@pytest.mark.parametrize(("name", "scales"), [("move", 3), ("scalar", 5)])
+def test_evaluations_are_two_for_each_scale_and_sweep(name, scales):
+    # copies go with their sources, and a constant has no scale to turn
+    text = net(name)
     feeds = [random_feed(prepare(text))]
     quantized = quantize(text, feeds=feeds)
     calls = []
@@ -164,18 +166,19 @@ def test_evaluations_are_two_for_each_scale_and_sweep():
     found = search_exponents(
         scaled, quantized.plan.tensors, wanted, feeds, on_tensor=lambda: calls.append(1)
     )
-    scales = 3  # x, t and y; r is a copy of t
     assert found.evaluations == 1 + 2 * len(calls)
     assert len(calls) % scales == 0
     assert len(calls) <= 4 * scales
 
 
-def test_a_network_of_zeros_ends_at_once():
+def test_what_makes_no_difference_is_left_alone_and_ends_the_search():
     text = net("relu")
     feeds = [{"x": np.zeros((1, 4, 6, 6), np.float32)}]
     quantized = quantize(text, feeds=feeds)
     found = searched(quantized, feeds)
     assert found.error == found.start_error == 0.0
+    assert found.evaluations == 1 + 2 * 3
+    assert found.ranges == {n: wider(d, 1) for n, d in quantized.plan.tensors.items()}
 
 
 def test_integer_outputs_do_not_count():

@@ -55,7 +55,7 @@ def _tensor(node: ir.Node) -> ir.TensorProtocol | None:
         return None
     match name:
         case "value":
-            return attribute.as_tensor()
+            return attribute.value
         case "value_int" | "value_ints":
             return ir.Tensor(np.array(attribute.value, dtype=np.int64))
         case "value_float" | "value_floats":

@@ -59,6 +59,6 @@ def _value_key(value: ir.Value | None) -> object:
 
 def _attribute_key(attribute: ir.Attr) -> str:
     if attribute.type == ir.AttributeType.TENSOR:
-        tensor = attribute.as_tensor()
+        tensor = attribute.value
         return f"{tensor.dtype}{tensor.shape}{tensor.numpy().tolist()}"
     return f"{attribute.type}{attribute.value}"
