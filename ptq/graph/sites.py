@@ -71,10 +71,13 @@ class Sites:
         sites: what becomes integer.
         why_float: the reason by node name, for every node of the main graph that is no site and
             not absorbed by one.
+        moved: the tensor whose values it holds, by tensor that a ``move`` operator puts out which
+            the target leaves in float.
     """
 
     sites: tuple[Site, ...]
     why_float: dict[str, str]
+    moved: dict[str, str]
 
     def quantized(self) -> dict[str, ir.Value]:
         """Return every activation tensor that is to be quantized, by name, in graph order."""
@@ -160,7 +163,13 @@ class _Finder:
             self.why.pop(site.name, None)
             if site.absorbed is not None:
                 self.why.pop(site.absorbed.name or "", None)
-        return Sites(tuple(sites), self.why)
+        moved = {
+            _name(value): _name(site.activations[0])
+            for key, site in candidates.items()
+            if site.rule.role == "move" and key not in chosen
+            for value in site.outputs
+        }
+        return Sites(tuple(sites), self.why, moved)
 
     def _candidate(self, node: ir.Node) -> Site | None:
         why, site = self._examine(node)
@@ -402,14 +411,24 @@ def requests(sites: Sites) -> list[Request]:
     """Return what planning must decide, in an order in which every source comes first.
 
     Only tensors that compute new values are observed: what a ``move`` operator puts out has the
-    scale of its input, and a concatenation covers the ranges of its parts.
+    scale of its input, and a concatenation covers the ranges of its parts. A move in float between
+    sites keeps the scale, too: the values were rounded with it, and another would round again.
     """
     found: dict[str, Request] = {}
+    rounded = {_name(v) for s in sites.sites if s.requantize for v in s.outputs}
     for site in sites.sites:
         for value in site.activations:
             name, constant = _name(value), _scalar(value)
-            observed = name if constant is None else None
-            found.setdefault(name, Request(name, observed=observed, constant=constant))
+            origin = name
+            while origin not in rounded and origin in sites.moved:
+                origin = sites.moved[origin]
+            if constant is not None:
+                request = Request(name, constant=constant)
+            elif origin != name and origin in rounded:
+                request = Request(name, copies=origin)
+            else:
+                request = Request(name, observed=name)
+            found.setdefault(name, request)
         if not site.requantize:
             continue
         inputs = tuple(_name(v) for v in site.activations)

