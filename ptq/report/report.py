@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 import msgspec
 
@@ -157,8 +156,3 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def to_json(self) -> bytes:
         """Return the report as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
-
-
-def file_info(path: Path, sha256: str, size_bytes: int) -> FileInfo:
-    """Return the description of a model file."""
-    return FileInfo(path=str(path), size_bytes=size_bytes, sha256=sha256)

@@ -56,7 +56,7 @@ def search_exponents(
         scaled: the quantized model whose activation scales are inputs.
         decisions: the layer-wise choice, with power-of-two scales.
         references: the float model's outputs, by feed.
-        feeds: what to measure on; a handful is enough.
+        feeds: what to measure on; the fewer, the more the result fits just them.
         on_tensor: called after each tensor of a sweep.
     """
     search = _Search(scaled, references, feeds)

@@ -108,7 +108,7 @@ def _as_feed(item: object, where: str) -> Feed:
 
 def _as_array(value: object, where: str) -> Array:
     try:
-        array = np.asarray(value)
+        array = np.array(value)
     except (ValueError, TypeError) as error:
         raise DataError(f"{where} is {_a(value)}, not an array ({error}); yield arrays") from error
     if array.dtype.kind == "O" and not all(isinstance(entry, str) for entry in array.flat):

@@ -55,7 +55,9 @@ def _tensor(node: ir.Node) -> ir.TensorProtocol | None:
         return None
     match name:
         case "value":
-            return attribute.value
+            # not as_tensor(): its protocol check costs more than all the rest of lifting
+            tensor: ir.TensorProtocol = attribute.value
+            return tensor
         case "value_int" | "value_ints":
             return ir.Tensor(np.array(attribute.value, dtype=np.int64))
         case "value_float" | "value_floats":
