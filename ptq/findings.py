@@ -148,7 +148,7 @@ class Findings:
         if self.coverage.unfused:
             names = ", ".join(self.coverage.unfused)
             notices.append(f"onnxruntime runs in float what was to be integer: {names}")
-        # an activation function is planned with the weight of the operator that absorbs it
+        # a weight that several nodes share counts once
         forced = len({n.weight for n in self.plan.nodes if n.weight and n.weight_symmetric})
         if not self.config.weights_symmetric and forced:
             notices.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +69,9 @@ def require_sites(sites: Sites, source: Source, target: Target) -> None:
     """
     if sites.sites:
         return
-    reasons: dict[tuple[str, str], int] = {}
-    for node in source.model.graph:
-        why = sites.why_float.get(node.name or "", "")
-        reasons[node.op_type, why] = reasons.get((node.op_type, why), 0) + 1
+    reasons = Counter(
+        (node.op_type, sites.why_float.get(node.name or "", "")) for node in source.model.graph
+    )
     # the reasons that tell most come first: that there is no kernel holds for most of any graph
     ranked = sorted(reasons.items(), key=lambda r: (r[0][1].startswith("no integer"), -r[1]))
     listed = "; ".join(f"{n} {op}: {why}" for (op, why), n in ranked[:_REASONS_SHOWN])

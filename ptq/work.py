@@ -135,26 +135,23 @@ class Work:
         return plan, emitted, coverage
 
     def _sites(self, keep_float: dict[str, str]) -> Sites:
-        sites = find_sites(
-            self.source.model,
-            self.target,
-            op_types=self.config.op_types,
-            exclude=self.config.exclude,
-            keep_float=keep_float,
-        )
+        sites = self._find(self.source.model, keep_float)
         require_sites(sites, self.source, self.target)
         return sites
 
-    def _emit(
-        self, model: Model, keep_float: dict[str, str], plan: Plan, *, absorb: bool = True
-    ) -> Emitted:
-        sites = find_sites(
+    def _find(self, model: Model, keep_float: dict[str, str]) -> Sites:
+        return find_sites(
             model,
             self.target,
             op_types=self.config.op_types,
             exclude=self.config.exclude,
             keep_float=keep_float,
         )
+
+    def _emit(
+        self, model: Model, keep_float: dict[str, str], plan: Plan, *, absorb: bool = True
+    ) -> Emitted:
+        sites = self._find(model, keep_float)
         return emit_qdq(model, sites, plan, self._quantize_weight, absorb=absorb)
 
     def _quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
@@ -176,7 +173,6 @@ class Work:
     def _plan(self, sites: Sites, keep_float: dict[str, str]) -> Plan:
         asked = requests(sites)
         self._observe([r.observed for r in asked if r.observed])
-        assert self.calibration is not None
         symmetric = self.config.symmetric or self.solver.power_of_two
         choice = RangeChoice(self.solver, QType.parse(self.target.activation), symmetric)
         nodes = plan_nodes(self.source.model, sites, symmetric=self.config.weights_symmetric)
