@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Granularity = Literal["per-channel", "per-tensor"]
 QCodeObjective = Literal["mse", "kl", "output"]
 
+#: In place of a target: the one that describes this machine.
+AUTO = "auto"
+
 
 class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How to quantize a model.
@@ -33,7 +36,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             its divergence (``kl``), or the error of the network's output (``output``).
         op_types: the only operator types that may become integer; empty for all the target runs.
         exclude: globs over node names that stay in float.
-        target: the target description.
+        target: the target description; ``auto`` is the one of this machine.
         sample_size: how many values of a large tensor enter its histogram from each calibration
             sample; 0 chooses so that about half a million do over all samples.
         ema_decay: decay of the moving averages of minimum and maximum, for ``ema``.
@@ -50,7 +53,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     qcode_objective: QCodeObjective = "mse"
     op_types: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    target: str = "ort-cpu-x86"
+    target: str = "auto"
     sample_size: Annotated[int, Meta(ge=0)] = 0
     ema_decay: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     seed: Annotated[int, Meta(ge=0)] = 0
@@ -81,7 +84,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
         self.solver()
         self.weight_quantizer()
-        load_target(self.target)
+        if self.target != AUTO:
+            load_target(self.target)
+
+    def at(self, target: str) -> QuantizeConfig:
+        """Return the same settings for this target."""
+        return msgspec.structs.replace(self, target=target)
 
     def solver(self) -> Solver:
         """Return the range method of the activations.

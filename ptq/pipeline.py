@@ -14,7 +14,7 @@ from functools import reduce
 from pathlib import Path
 
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
-from ptq.config import QuantizeConfig
+from ptq.config import AUTO, QuantizeConfig
 from ptq.data import Dataset, data_forms, open_dataset, read_labels, select_labels
 from ptq.errors import ConfigError, VerificationError
 from ptq.files import staged
@@ -31,6 +31,7 @@ from ptq.progress import Stages
 from ptq.proof import prove, reference_of
 from ptq.report import Report
 from ptq.report.inspection import Inspection
+from ptq.runtime.host import host_target
 from ptq.source import Source, open_source, require_sites
 from ptq.targets import load_target
 from ptq.work import Inputs, Work
@@ -87,8 +88,7 @@ def quantize(
         CalibrationError: the data does not determine a range, or statistics are stale.
         VerificationError: the result does not load, gives NaN, or is larger than the model.
     """
-    config, options = config or QuantizeConfig(), options or RunOptions()
-    config.require_known()
+    config, options = _settled(config), options or RunOptions()
     path = Path(model)
     output = options.output or default_output(path, config.bits)
     given = [calibration, options.evaluation, options.statistics, options.labels]
@@ -157,8 +157,7 @@ def calibrate(
     Raises:
         PtqError: as `quantize`.
     """
-    config, options = config or QuantizeConfig(), options or RunOptions()
-    config.require_known()
+    config, options = _settled(config), options or RunOptions()
     require_text([model, output, calibration])
     stages = Stages(options.on_progress)
     with stages.stage("prepare"):
@@ -192,10 +191,18 @@ def inspect(model: str | os.PathLike[str], config: QuantizeConfig | None = None)
         ModelError: the model cannot be read.
         ConfigError: a setting is wrong.
     """
+    require_text([model])
+    return inspect_source(open_source(Path(model)), _settled(config))
+
+
+def _settled(config: QuantizeConfig | None) -> QuantizeConfig:
+    """Return the settings with every name known, and the target of this machine if none is named.
+
+    The report and the recipe in the model then say what the result is for.
+    """
     config = config or QuantizeConfig()
     config.require_known()
-    require_text([model])
-    return inspect_source(open_source(Path(model)), config)
+    return config.at(host_target()) if config.target == AUTO else config
 
 
 def _sites(source: Source, config: QuantizeConfig) -> Sites:

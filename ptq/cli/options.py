@@ -46,7 +46,12 @@ PLACEMENT = together(
         multiple=True,
         help="Keep nodes whose names match in float; may be given several times.",
     ),
-    click.option("--target", default="ort-cpu-x86", show_default=True, help="What runs the model."),
+    click.option(
+        "--target",
+        default="auto",
+        show_default=True,
+        help="What will run the model; 'auto' is onnxruntime on this machine.",
+    ),
 )
 
 DATA = together(

@@ -21,6 +21,7 @@ from ptq.errors import CalibrationError, PtqError
 from ptq.graph.guard import claimed, merging_readers, requantized
 from ptq.graph.sites import Site, Sites, clip_range
 from ptq.numerics.affine import QParams, QTensor, quantize
+from ptq.numerics.pairs import fit_pairs, orders_of
 from ptq.numerics.qtype import QType
 from ptq.plan import Decision, Plan
 
@@ -163,6 +164,7 @@ class _Emitter:
         if bias is not None and not _bias_fits(bias, input_scale, tensor):
             tensor = _widened(array, bias, input_scale, tensor)
             self.widened.append(site.name)
+        tensor = unsaturated(site, array, tensor)
         dequantized = self._dequantized_weight(weight.name or "", tensor, site.node)
         self.weights[key] = tensor, dequantized
         return tensor, dequantized
@@ -414,6 +416,26 @@ def _of_one_channel(tensor: QTensor) -> QTensor:
     if params.axis is not None:
         params = QParams(params.scale.reshape(()), params.zero_point.reshape(()), params.qtype)
     return QTensor(tensor.codes[0], params)
+
+
+def unsaturated(site: Site, array: np.ndarray, tensor: QTensor) -> QTensor:
+    """Return the weight with codes of which no kernel of the site saturates.
+
+    Only the kernel for one output channel a group in two dimensions is exact with all codes.
+    """
+    exact = site.depthwise and array.ndim == 4 and len(array) == site.node.attributes["group"].value
+    if not site.rule.saturates or exact:
+        return tensor
+    convolution = site.node.op_type == "Conv"
+    if site.weight_axis is not None:
+        orders = orders_of(array.ndim, site.weight_axis, convolution=convolution)
+        return fit_pairs(array, tensor, orders)
+    # a batch of matrices: all of their columns count alike
+    columns = np.swapaxes(array, -1, -2)
+    flat = QTensor(np.swapaxes(tensor.codes, -1, -2).reshape(-1, array.shape[-2]), tensor.qparams)
+    fitted = fit_pairs(columns.reshape(flat.codes.shape), flat, orders_of(2, 0, convolution=False))
+    codes = np.swapaxes(fitted.codes.reshape(columns.shape), -1, -2)
+    return QTensor(codes, fitted.qparams)
 
 
 def _bias_fits(bias: np.ndarray | None, input_scale: np.float32, weight: QTensor) -> bool:

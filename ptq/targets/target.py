@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,6 +30,8 @@ class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         after: operators one of which must have produced the input for the kernel to be fast.
         when: attribute values the kernel demands; an absent attribute has its ONNX default.
         asymmetric_depthwise: whether depthwise weights may have zero points other than 0.
+        saturates: whether the kernel adds the products of neighbouring inputs two by two in 16
+            bits that saturate; weights must then be small enough (`ptq.numerics.pairs`).
     """
 
     role: Role
@@ -41,6 +43,7 @@ class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     after: tuple[str, ...] = ()
     when: dict[str, int | float | str] = {}
     asymmetric_depthwise: bool = True
+    saturates: bool = False
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -77,6 +80,22 @@ def load_target(name: str) -> Target:
     """
     if name not in target_names():
         raise ConfigError(f"unknown target '{name}'; choose one of: {', '.join(target_names())}")
+    return msgspec.convert({**_fields(name), "name": name}, Target)
+
+
+def _fields(name: str) -> dict[str, Any]:
+    """Return what a target file says, laid over the one that it extends."""
     text = resources.files(__package__).joinpath(f"{name}.toml").read_bytes()
-    fields = msgspec.toml.decode(text)
-    return msgspec.convert({"name": name, **fields}, Target)
+    fields: dict[str, Any] = msgspec.toml.decode(text)
+    base = fields.pop("extends", None)
+    return fields if base is None else _over(_fields(base), fields)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables of a file with those of another laid over them, key by key."""
+    merged = dict(base)
+    for key, value in changes.items():
+        inner = merged.get(key)
+        both = isinstance(value, dict) and isinstance(inner, dict)
+        merged[key] = _over(inner, value) if both else value
+    return merged

@@ -34,7 +34,7 @@ QUANTIZED = {
 
 #: Sound reasons to refuse the others.
 REASONS = (
-    r"^nothing in 'model.onnx' can be quantized for target 'ort-cpu-x86' \((\d+ \w+: .+)+\)",
+    r"^nothing in 'model.onnx' can be quantized for target 'ort-cpu-\S+' \((\d+ \w+: .+)+\)",
     r"node '.*' \(PRelu\) has a slope per channel and cannot be converted to opset 21",
 )
 

@@ -28,7 +28,7 @@ NODES = st.builds(
 )
 PLANS = st.builds(
     Plan,
-    target=st.just("ort-cpu-x86"),
+    target=st.just("ort-cpu-x86-vnni"),
     tensors=st.dictionaries(st.text(max_size=6), DECISIONS, max_size=5),
     nodes=st.lists(NODES, max_size=5).map(tuple),
 )

@@ -19,7 +19,7 @@ FOUND = Inspection(
         NodePlan(name="s", op_type="Softmax", integer=False, why="slow"),
     ),
     predicted_bytes=600_000,
-    target="ort-cpu-x86",
+    target="ort-cpu-x86-vnni",
 )
 
 
@@ -44,5 +44,5 @@ def test_the_text_says_all_of_it():
         "  c2  Conv     float: excluded by --exclude",
         "  s   Softmax  float: slow",
         "",
-        "1 of 3 nodes would run as integer kernels on ort-cpu-x86; about 0.60 MB",
+        "1 of 3 nodes would run as integer kernels on ort-cpu-x86-vnni; about 0.60 MB",
     ]

@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from support.models import Arrays, load, random_feed
 
 from ptq.calib import Solver, parse_method
-from ptq.graph.emit_qdq import Emitted, emit_qdq
+from ptq.graph.emit_qdq import Emitted, emit_qdq, unsaturated
 from ptq.graph.normalize import normalize
 from ptq.graph.sites import Site, Sites, find_sites, plan_nodes, requests
 from ptq.numerics.affine import QParams, QTensor, fake_quantize
@@ -29,11 +29,12 @@ from ptq.numerics.qtype import QType
 from ptq.plan import Decision, Plan
 from ptq.plan.make import RangeChoice, decide
 from ptq.runtime.coverage import Coverage, measure_coverage
+from ptq.runtime.host import host_target
 from ptq.stats.base import TensorStats
 from ptq.targets import Target, load_target
 from ptq.weights import parse_method as parse_weights
 
-TARGET = load_target("ort-cpu-x86")
+TARGET = load_target(host_target())
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,7 @@ def _as_site_reads(
     weight = quantized.settings.quantize_weight(
         given[site.rule.weight], site.weight_axis, symmetric
     )
+    weight = unsaturated(site, given[site.rule.weight], weight)
     read[site.rule.weight] = weight.dequantize()
     if site.bias is not None:
         scale = np.float32(quantized.plan.tensors[site.activations[0].name].scale)

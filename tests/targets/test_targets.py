@@ -23,7 +23,7 @@ def schema(op_type: str) -> onnx.defs.OpSchema:
 
 
 def test_there_is_the_default_target():
-    assert "ort-cpu-x86" in target_names()
+    assert "ort-cpu-x86-vnni" in target_names()
     assert target_names() == sorted(target_names())
 
 
@@ -42,7 +42,7 @@ def test_an_unknown_target_is_an_error_with_the_choices():
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "../targets/ort-cpu-x86", "target.py", "ort-cpu-x86.toml"]
+    "name", ["", ".", "../targets/ort-cpu-x86-vnni", "target.py", "ort-cpu-x86-vnni.toml"]
 )
 def test_a_name_is_no_path(name):
     with pytest.raises(ConfigError, match="unknown target"):
