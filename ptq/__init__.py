@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ptq.benching import BenchOptions, bench
     from ptq.config import QuantizeConfig
     from ptq.errors import PtqError
     from ptq.options import RunOptions
     from ptq.pipeline import Result, calibrate, inspect, quantize
     from ptq.plan import Plan
     from ptq.report import Report
+    from ptq.report.bench import Bench
 
 __all__ = [
+    "Bench",
+    "BenchOptions",
     "Plan",
     "PtqError",
     "QuantizeConfig",
@@ -26,18 +30,22 @@ __all__ = [
     "Result",
     "RunOptions",
     "__version__",
+    "bench",
     "calibrate",
     "inspect",
     "quantize",
 ]
 
 _HOMES = {
+    "Bench": "ptq.report.bench",
+    "BenchOptions": "ptq.benching",
     "Plan": "ptq.plan",
     "PtqError": "ptq.errors",
     "QuantizeConfig": "ptq.config",
     "Report": "ptq.report",
     "Result": "ptq.pipeline",
     "RunOptions": "ptq.options",
+    "bench": "ptq.benching",
     "calibrate": "ptq.pipeline",
     "inspect": "ptq.pipeline",
     "quantize": "ptq.pipeline",

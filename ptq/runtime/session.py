@@ -14,20 +14,28 @@ from ptq.errors import DataError, VerificationError
 Optimization = Literal["disabled", "basic", "extended", "all"]
 
 
-class Output(Protocol):
-    """What onnxruntime tells about an output."""
+class Value(Protocol):
+    """What onnxruntime tells about an input or an output."""
 
     name: str
+    type: str
+    shape: Sequence[int | str | None]
 
 
 class Session(Protocol):
     """The part of `onnxruntime.InferenceSession` that `ptq` uses."""
 
-    def get_outputs(self) -> Sequence[Output]:
+    def get_inputs(self) -> Sequence[Value]:
+        """Return the inputs in order, without those that have a value."""
+
+    def get_outputs(self) -> Sequence[Value]:
         """Return the outputs in order."""
 
     def run(self, outputs: Sequence[str] | None, feed: Feed) -> Sequence[np.ndarray]:
         """Return the outputs of that name, or all, for one feed."""
+
+    def end_profiling(self) -> str:
+        """Close the profile of a session that keeps one, and return its file."""
 
 
 def open_session(
@@ -37,6 +45,7 @@ def open_session(
     optimization: Optimization = "all",
     folder: Path | None = None,
     optimized: Path | None = None,
+    profile: Path | None = None,
 ) -> Session:
     """Return a session on the CPU.
 
@@ -46,7 +55,9 @@ def open_session(
             spinning sessions on one machine slow each other down by half.
         optimization: how far onnxruntime may rewrite the graph; ``all`` is what users run.
         folder: where the external data of a model given as bytes lies.
-        optimized: where to write the graph as onnxruntime rewrote it.
+        optimized: where to write the graph as onnxruntime rewrote it; large constants go beside
+            it, into a file of that name and ``.data``.
+        profile: keep a profile of every run, in a file whose name begins like this.
 
     Raises:
         VerificationError: onnxruntime refuses the model.
@@ -70,6 +81,12 @@ def open_session(
         options.add_session_config_entry(key, str(folder))
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
+        # in one file, a graph of more than 2 GB cannot be written
+        key = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(key, f"{optimized.name}.data")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     source = str(model) if isinstance(model, Path) else model
     try:
         session: Session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
