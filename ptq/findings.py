@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,16 @@ from ptq.evaluate.latency import Latency
 from ptq.graph.emit_qdq import Emitted
 from ptq.graph.load import model_digest
 from ptq.graph.publish import Draft
+from ptq.notices import notices_of
 from ptq.plan import Plan
 from ptq.progress import Stages
 from ptq.proof import Evidence
 from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
+from ptq.report.placement import Placement
+from ptq.report.report import Format, Output, Scheme
 from ptq.runtime.coverage import Coverage
+from ptq.runtime.planned import planned_layers
 from ptq.source import Source
-
-#: Below this SQNR the user is warned: the error has more than a tenth of the signal's power.
-_LEAST_SQNR_DB = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Findings:
     Attributes:
         source: the float model.
         config: the settings.
-        calibration: the statistics, and what they come from.
+        calibration: the statistics, and what they come from; ``None`` if nothing was observed.
         evidence: what was measured on, if there was any data.
         plan: the decisions.
         emitted: what emitting did.
@@ -41,11 +43,15 @@ class Findings:
         proof: accuracy and latency, if there was any data.
         stages: their wall times.
         notices: what the data readers had to say.
+        scheme: where scales come from.
+        placement: how it was chosen what becomes integer, if it was.
+        faults: the layers that make the result slow, with their times.
+        latencies: one for each number of threads, the one of ``proof`` first; empty for that alone.
     """
 
     source: Source
     config: QuantizeConfig
-    calibration: Calibration
+    calibration: Calibration | None
     evidence: Evidence | None
     plan: Plan
     emitted: Emitted
@@ -53,15 +59,26 @@ class Findings:
     proof: tuple[Accuracy, Latency] | None
     stages: Stages
     notices: tuple[str, ...]
+    scheme: Scheme = "static"
+    placement: Placement | None = None
+    latencies: tuple[Latency, ...] = ()
+    faults: tuple[str, ...] = ()
 
-    def report(self, draft: Draft) -> Report:
-        """Return the report on a model that is about to be published."""
+    def report(self, draft: Draft, *more: Draft, formats: Sequence[Format] = ("qdq",)) -> Report:
+        """Return the report on models that are about to be published.
+
+        Args:
+            draft: the model that everything was measured on.
+            more: the same model in other formats.
+            formats: the format of each.
+        """
         accuracy, latency = self.proof or (None, None)
         evaluation = self._evaluation()
+        outputs = tuple(_output(d, f) for d, f in zip((draft, *more), formats, strict=True))
         return Report(
             environment=Environment.here(),
             input=_file(self.source.path, self.source.size_bytes, self.source.digest),
-            output=_file(draft.destination, draft.size_bytes, model_digest(draft.path)),
+            output=_file(outputs[0].path, outputs[0].size_bytes, outputs[0].sha256),
             config=self.config,
             calibration=self._calibration(),
             evaluation=evaluation,
@@ -80,10 +97,17 @@ class Findings:
             latency=latency,
             stages_s=dict(self.stages.seconds),
             peak_rss_bytes=peak_rss_bytes(),
-            notices=(*self.notices, *self._notices(evaluation)),
+            notices=(*self.notices, *notices_of(self, evaluation)),
+            layers=planned_layers(self.source.model, self.plan.nodes, self.coverage.layers),
+            outputs=outputs,
+            scheme=self.scheme,
+            placement=self.placement,
+            latencies=self.latencies or ((latency,) if latency is not None else ()),
         )
 
-    def _calibration(self) -> DataInfo:
+    def _calibration(self) -> DataInfo | None:
+        if self.calibration is None:
+            return None
         header = self.calibration.header
         return DataInfo(
             source=header.data_source,
@@ -97,8 +121,10 @@ class Findings:
         if self.evidence is None:
             return None
         data = self.evidence.data
-        observed, role = self.calibration.header.data_sha256, "evaluation"
-        sha256 = data.digest() if self.evidence.held_out else observed
+        observed, role = None, "evaluation"
+        if self.calibration is not None:
+            observed = self.calibration.header.data_sha256
+        sha256 = observed if observed and not self.evidence.held_out else data.digest()
         if not self.evidence.held_out:
             role = "calibration (no evaluation data given)"
         elif sha256 == observed:
@@ -113,8 +139,9 @@ class Findings:
 
     def _tensors(self) -> tuple[TensorInfo, ...]:
         rows = []
+        observed = self.calibration.stats if self.calibration is not None else {}
         for name, decision in self.plan.tensors.items():
-            stats = self.calibration.stats.get(name)
+            stats = observed.get(name)
             rows.append(
                 TensorInfo(
                     name=name,
@@ -130,62 +157,18 @@ class Findings:
             )
         return tuple(rows)
 
-    def _notices(self, evaluation: DataInfo | None) -> list[str]:
-        notices = []
-        if self.calibration.header.synthetic:
-            notices.append(
-                "calibrated on random numbers: ranges and accuracy mean nothing; give real data "
-                "with --calib-data"
-            )
-        if evaluation is None:
-            notices.append("accuracy and latency were not measured; give --eval-data")
-        elif evaluation.role != "evaluation":
-            notices.append(
-                "accuracy was measured on the calibration data; give other data with --eval-data"
-            )
-        if self.proof is not None:
-            notices += _doubts(*self.proof)
-        if self.coverage.unfused:
-            names = ", ".join(self.coverage.unfused)
-            notices.append(f"onnxruntime runs in float what was to be integer: {names}")
-        # a weight that several nodes share counts once
-        forced = len({n.weight for n in self.plan.nodes if n.weight and n.weight_symmetric})
-        if not self.config.weights_symmetric and forced:
-            notices.append(
-                f"{forced} depthwise convolutions kept symmetric weights: with zero points their "
-                "kernel is 50 to 100 times slower"
-            )
-        if self.emitted.widened:
-            notices.append(
-                f"{len(self.emitted.widened)} weights got larger scales so that the bias fits "
-                "int32 (dead channels; the report names them)"
-            )
-        return notices
 
-
-def _doubts(accuracy: Accuracy, latency: Latency) -> list[str]:
-    """Return what speaks against shipping the result."""
-    doubts = []
-    if accuracy.sqnr_db is not None and accuracy.sqnr_db < _LEAST_SQNR_DB:
-        doubts.append(
-            f"the outputs are far from the float model's ({accuracy.sqnr_db:.1f} dB): try "
-            "another --calib, or keep the operators that matter in float with --exclude"
-        )
-    if accuracy.sqnr_db is None and any(output.max_abs > 0 for output in accuracy.outputs):
-        doubts.append(
-            "the float model's outputs are all zero on this data, and the int8 model's are not: "
-            "give other data with --eval-data"
-        )
-    if latency.verdict == "slower":
-        doubts.append(
-            f"the int8 model is slower than the float one here ({1 / latency.speedup:.2f}x): "
-            "conversions around float operators cost more than the integer kernels save"
-        )
-    return doubts
-
-
-def _file(path: Path, size_bytes: int, sha256: str) -> FileInfo:
+def _file(path: Path | str, size_bytes: int, sha256: str) -> FileInfo:
     return FileInfo(path=str(path), size_bytes=size_bytes, sha256=sha256)
+
+
+def _output(draft: Draft, form: Format) -> Output:
+    return Output(
+        path=str(draft.destination),
+        size_bytes=draft.size_bytes,
+        sha256=model_digest(draft.path),
+        format=form,
+    )
 
 
 def _integer_nodes(plan: Plan) -> dict[str, int]:

@@ -10,7 +10,18 @@ import pytest
 from ptq.calibration import Header
 from ptq.evaluate.accuracy import Accuracy, OutputError
 from ptq.evaluate.latency import Latency, Timing
-from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
+from ptq.report import (
+    Candidate,
+    DataInfo,
+    Environment,
+    FileInfo,
+    FloatNodes,
+    Output,
+    Placement,
+    Report,
+    TensorInfo,
+)
+from ptq.runtime.layer import Layer
 
 ROOT = Path(__file__).parent.parent
 DESCRIBED = [
@@ -25,6 +36,10 @@ DESCRIBED = [
     Latency,
     Timing,
     Header,
+    Output,
+    Placement,
+    Candidate,
+    Layer,
 ]
 
 

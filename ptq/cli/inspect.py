@@ -1,4 +1,4 @@
-"""`ptq inspect`: what a model is made of, and what of it would be quantized."""
+"""`ptq inspect`: what a model is made of, and what of it would be or is quantized."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ptq.cli import options as shared
+from ptq.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from ptq.config import QuantizeConfig
@@ -18,19 +19,40 @@ if TYPE_CHECKING:
 @shared.PLACEMENT
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model: Path, *, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - of many types
-    """Show inputs, outputs, operators and weights of MODEL, and the fate of every node."""
-    show(model, shared.config_from(**given), as_json=as_json)
+    """Show inputs, outputs, operators and weights of MODEL, and the fate of every node.
+
+    Of a model that is quantized already: the kernel that every node really runs as in onnxruntime,
+    and why it is not an integer one.
+    """
+    try:
+        show(model, shared.config_from(**given), as_json=as_json)
+    except UnsupportedError:
+        # refused as a float model: is it because it is quantized?
+        if not _show_quantized(model, as_json=as_json):
+            raise
 
 
 def show(model: Path, config: QuantizeConfig, *, as_json: bool = False) -> None:
-    """Print what `ptq.inspect` finds."""
-    import msgspec
-
+    """Print what `ptq.inspect` finds in a float model."""
     from ptq.pipeline import inspect
     from ptq.report.inspection import inspection_text
 
     found = inspect(model, config)
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    else:
-        click.echo(inspection_text(found))
+    click.echo(_json(found) if as_json else inspection_text(found))
+
+
+def _show_quantized(model: Path, *, as_json: bool) -> bool:
+    from ptq.inspection import inspect_quantized
+    from ptq.report.inspection import quantized_text
+
+    found = inspect_quantized(model)
+    if found is None:
+        return False
+    click.echo(_json(found) if as_json else quantized_text(found))
+    return True
+
+
+def _json(found: object) -> str:
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()

@@ -1,5 +1,24 @@
 """What a run found, as data, and its renderings."""
 
-from ptq.report.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
+from ptq.report.placement import Candidate, Placement
+from ptq.report.report import (
+    DataInfo,
+    Environment,
+    FileInfo,
+    FloatNodes,
+    Output,
+    Report,
+    TensorInfo,
+)
 
-__all__ = ["DataInfo", "Environment", "FileInfo", "FloatNodes", "Report", "TensorInfo"]
+__all__ = [
+    "Candidate",
+    "DataInfo",
+    "Environment",
+    "FileInfo",
+    "FloatNodes",
+    "Output",
+    "Placement",
+    "Report",
+    "TensorInfo",
+]

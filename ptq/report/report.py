@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
+from typing import Literal
 
 import msgspec
 
 from ptq.config import QuantizeConfig
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
+from ptq.report.placement import Placement
+from ptq.runtime.layer import Layer
+
+#: How a quantized model is written: QuantizeLinear and DequantizeLinear around float operators, or
+#: integer operators.
+Format = Literal["qdq", "integer"]
+
+#: Where scales come from: calibration, every run anew, or nowhere (only weights are quantized).
+Scheme = Literal["static", "dynamic", "weight-only"]
 
 #: Raised whenever a field changes its meaning or goes away; new fields may come without.
 SCHEMA = 1
@@ -22,6 +32,12 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     size_bytes: int
     sha256: str
+
+
+class Output(FileInfo, frozen=True, kw_only=True):
+    """A quantized model that was written, in one of the formats."""
+
+    format: Format
 
 
 class DataInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +122,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         environment: versions and machine.
         input: the float model.
-        output: the quantized model; ``None`` for a dry run.
+        output: the quantized model, the first one if there are several; ``None`` for a dry run.
         config: every setting.
         calibration: the data that ranges come from.
         evaluation: the data that accuracy was measured on; ``None`` if there was none.
@@ -122,10 +138,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         widened: nodes of which a weight scale was enlarged so that the bias fits int32.
         coarse_biases: nodes of which the bias is rounded by more than half an output step.
         accuracy: ``None`` if there was no data to measure it on.
-        latency: ``None`` likewise.
+        latency: ``None`` likewise; the first of ``latencies``.
         stages_s: wall time by stage.
         peak_rss_bytes: the largest resident size of the process until now.
         notices: what the user should know.
+        layers: what onnxruntime made of every node of the prepared float model, and why.
+        outputs: every quantized model that was written.
+        scheme: where scales come from.
+        placement: how it was chosen what becomes integer; ``None`` if nothing was chosen.
+        latencies: one for each number of threads.
         schema: version of this format.
     """
 
@@ -151,6 +172,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     stages_s: dict[str, float]
     peak_rss_bytes: int
     notices: tuple[str, ...]
+    layers: tuple[Layer, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    scheme: Scheme = "static"
+    placement: Placement | None = None
+    latencies: tuple[Latency, ...] = ()
     schema: int = SCHEMA
 
     def to_json(self) -> bytes:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from ptq.evaluate.latency import Latency
+from ptq.report.layers import coverage_lines
+from ptq.report.placement import placement_line
 from ptq.report.report import Report
 from ptq.report.table import aligned, megabytes
 
 
 def result_table(report: Report) -> str:
     """Return the table that `ptq quantize` prints: size, speed, accuracy, what ran as integer."""
-    rows = [("", "float", "int8", "")]
+    rows = [("", "float", f"int{report.config.bits}", "")]
     if report.output is not None:
         rows.append(_size(report))
     rows += _latency(report)
     rows += _accuracy(report)
-    lines = [*aligned(rows), "", *_placement(report)]
-    if report.output is not None:
-        lines += ["", f"wrote {report.output.path}"]
-    return "\n".join(lines)
+    lines = [*aligned(rows), ""]
+    lines += coverage_lines(
+        report.layers, report.ran_integer, report.conversions, report.environment.onnxruntime
+    )
+    if report.placement is not None and (line := placement_line(report.placement)):
+        lines.append(line)
+    return "\n".join([*lines, *_written(report)])
+
+
+def _written(report: Report) -> list[str]:
+    if len(report.outputs) > 1:
+        files = [f"{o.path} ({o.format}, {megabytes(o.size_bytes)})" for o in report.outputs]
+    else:
+        files = [report.output.path] if report.output is not None else []
+    return ["", *(f"wrote {file}" for file in files)] if files else []
 
 
 def _size(report: Report) -> tuple[str, str, str, str]:
@@ -26,23 +40,25 @@ def _size(report: Report) -> tuple[str, str, str, str]:
 
 
 def _latency(report: Report) -> list[tuple[str, str, str, str]]:
-    latency = report.latency
-    if latency is None:
+    latencies = report.latencies or ((report.latency,) if report.latency is not None else ())
+    if not latencies:
         return [("latency", "-", "-", "not measured")]
+    return [_timed(latency) for latency in latencies]
+
+
+def _timed(latency: Latency) -> tuple[str, str, str, str]:
     control = f"control {latency.control:.2f}x, spread {latency.spread:.2f}x"
-    verdict = latency.verdict
+    verdict: str = latency.verdict
     if verdict != "no difference":
         ratio = latency.speedup if latency.speedup > 1 else 1 / latency.speedup
         verdict = f"{ratio:.2f}x {verdict}"
     threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
-    return [
-        (
-            f"latency ({threads})",
-            f"{latency.reference.median_ms:.2f} ms",
-            f"{latency.quantized.median_ms:.2f} ms",
-            f"{verdict} ({control}, n={latency.rounds})",
-        )
-    ]
+    return (
+        f"latency ({threads})",
+        f"{latency.reference.median_ms:.2f} ms",
+        f"{latency.quantized.median_ms:.2f} ms",
+        f"{verdict} ({control}, n={latency.rounds})",
+    )
 
 
 def _accuracy(report: Report) -> list[tuple[str, str, str, str]]:
@@ -71,21 +87,6 @@ def _accuracy(report: Report) -> list[tuple[str, str, str, str]]:
             )
         )
     return rows
-
-
-def _placement(report: Report) -> list[str]:
-    total = sum(report.ran_integer.values())
-    lines = [f"{total} integer kernels in onnxruntime: {_counts(report.ran_integer)}"]
-    if report.ran_float:
-        lines.append(
-            f"{sum(report.ran_float.values())} float operators: {_counts(report.ran_float)}"
-        )
-    lines.append(f"{report.conversions} QuantizeLinear/DequantizeLinear left")
-    return lines
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {op}" for op, n in counts.items()) or "none"
 
 
 def _decibels(value: float | None, max_abs: float) -> str:

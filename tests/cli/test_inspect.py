@@ -3,10 +3,11 @@
 import json
 
 import msgspec
+import pytest
 from support.cli import contents, ptq
 from support.models import write
 
-from ptq.report.inspection import Inspection
+from ptq.report.inspection import Inspection, QuantizedInspection
 from ptq.runtime.host import host_target
 
 MODEL = "digits_cnn.onnx"
@@ -79,7 +80,7 @@ def test_json_and_text_come_from_the_same_findings(work):
 
 def test_the_predicted_size_is_about_right(work):
     found = json.loads(ptq("inspect", MODEL, "--json").out)
-    ptq("quantize", MODEL, "--calib-data", "digits_calib.npz", "--samples", 4)
+    ptq("quantize", MODEL, "--calib-data", "digits_calib.npz", "--samples", 4, "--place", "all")
     written = (work / "digits_cnn.int8.onnx").stat().st_size
     # what a prediction from the weights alone leaves out: scales and the new nodes, half of
     # so small a file
@@ -98,3 +99,77 @@ def test_a_model_with_nothing_to_quantize_can_be_inspected(work):
     done = ptq("inspect", "relu.onnx")
     assert done.code == 0
     assert "0 of 1 nodes would run as integer kernels" in done.out
+
+
+@pytest.fixture(scope="module")
+def made(digits, tmp_path_factory):
+    """A quantized model, made once."""
+    output = tmp_path_factory.mktemp("made") / "net.onnx"
+    data = ("--calib-data", digits.calibration, "--samples", 4)
+    place = ("--place", "all", "--exclude", "head.*")
+    assert ptq("quantize", digits.model, *data, *place, "-o", output).code == 0
+    return output.read_bytes()
+
+
+@pytest.fixture
+def quantized(work, made):
+    (work / "net.onnx").write_bytes(made)
+    return "net.onnx"
+
+
+def test_a_quantized_model_is_shown_as_it_runs(work, quantized):
+    done = ptq("inspect", quantized)
+    assert done.code == 0
+    assert done.out.startswith(f"{quantized}: quantized, ")
+    lines = done.out.split("\nlayers in onnxruntime")[1].splitlines()
+    fates = {line.split()[0]: line.split(maxsplit=3)[1:] for line in lines if line.startswith("  ")}
+    assert fates["stem.conv"] == ["Conv", "QLinearConv", "integer"]
+    summary = next(line for line in lines if "layers run as integer kernels" in line)
+    assert summary.endswith("QuantizeLinear/DequantizeLinear left")
+
+
+def test_what_was_excluded_on_purpose_is_called_that(work, quantized):
+    found = json.loads(ptq("inspect", quantized, "--json").out)
+    why = {layer["name"]: layer["why"] for layer in found["layers"] if not layer["integer"]}
+    excluded = {name: reason for name, reason in why.items() if name.startswith("head.")}
+    assert excluded
+    assert set(excluded.values()) == {"excluded by --exclude"}
+
+
+def test_json_of_a_quantized_model_decodes_into_its_type_and_adds_up(work, quantized):
+    out = ptq("inspect", quantized, "--json").out
+    found = msgspec.json.decode(out, type=QuantizedInspection, strict=True)
+    own = [layer for layer in found.layers if layer.kernel and not layer.part_of]
+    assert (found.integer_layers, found.total_layers) == (sum(x.integer for x in own), len(own))
+    assert all(layer.integer or layer.why for layer in found.layers)
+    assert found.size_bytes == (work / quantized).stat().st_size
+    assert found.codes > found.parameters
+
+
+def test_inspecting_a_quantized_model_writes_nothing(work, quantized):
+    before = contents(work)
+    ptq("inspect", quantized)
+    assert contents(work) == before
+
+
+def test_packed_weights_count_as_the_numbers_they_are(work):
+    header = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>'
+    text = """g (float[2, 32] x) => (float[2, 8] y) <uint8[8, 1, 16] w, float[8] s> {
+        [site] y = com.microsoft.MatMulNBits <K = 32, N = 8, bits = 4, block_size = 32> (x, w, s)
+    }"""
+    write(work / "nbits.onnx", header + text)
+    found = json.loads(ptq("inspect", "nbits.onnx", "--json").out)
+    assert found["codes"] == 32 * 8
+    assert [layer["kernel"] for layer in found["layers"]] == ["MatMulNBits"]
+
+
+def test_quantizing_a_quantized_model_stays_refused(work, quantized):
+    for options in ((), ("--dry-run",)):
+        done = ptq("quantize", quantized, "--calib-data", "digits_calib.npz", *options)
+        assert "the model is quantized already" in done.message
+
+
+def test_another_refused_model_is_refused_with_its_reason(work):
+    half = "g (float16[4, 4] x) => (float16[4, 4] y) <float16[4, 4] w> { y = MatMul (x, w) }"
+    write(work / "half.onnx", half)
+    assert "the model is float16" in ptq("inspect", "half.onnx").message

@@ -10,16 +10,36 @@ from ptq.config import QuantizeConfig
 from ptq.evaluate.accuracy import Accuracy, OutputError
 from ptq.evaluate.latency import Latency, Timing
 from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
+from ptq.report.placement import Candidate, Placement
+from ptq.report.report import Output
+from ptq.runtime.layer import Layer
 
 TENSOR = TensorInfo(
     name="x", qtype="uint8", scale=0.1, zero_point=3, lo=-0.3, hi=25.2,
     observed_min=-0.4, observed_max=30.0, clip_share=0.01,
 )  # fmt: skip
 DATA = DataInfo(source="a.npz", samples=3, sha256="0" * 64, synthetic=False, role="calibration")
+TIMING = Timing(median_ms=1.0, p10_ms=0.9, p90_ms=1.2)
+LATENCY = Latency(TIMING, TIMING, 1.0, 1.0, 1.01, 50, 1)
+LAYERS = (
+    Layer(name="c", op_type="Conv", kernel="QLinearConv", integer=True),
+    Layer(name="r", op_type="Relu", kernel="QLinearConv", integer=True, part_of="c"),
+    Layer(name="s", op_type="Softmax", kernel="Softmax", integer=False, why="slow"),
+)
+OUTPUTS = (
+    Output(format="qdq", path="out.onnx", size_bytes=100, sha256="2" * 64),
+    Output(format="integer", path="out.integer.onnx", size_bytes=90, sha256="3" * 64),
+)
+PLACEMENT = Placement(
+    mode="auto",
+    candidates=(Candidate(name="all", integer_nodes=3, predicted_ms=1.0),),
+    chosen="all",
+    seconds=1.5,
+    cached=True,
+)
 
 
 def report(**changes):
-    timing = Timing(median_ms=1.0, p10_ms=0.9, p90_ms=1.2)
     full = Report(
         environment=Environment.here(),
         input=FileInfo(path="in.onnx", size_bytes=400, sha256="1" * 64),
@@ -39,7 +59,7 @@ def report(**changes):
         widened=("c",),
         coarse_biases=(),
         accuracy=Accuracy(3, (OutputError("y", 30.0, 0.99, 0.1),), 30.0, 0.9, None, None),
-        latency=Latency(timing, timing, 1.0, 1.0, 1.01, 50, 1),
+        latency=LATENCY,
         stages_s={"prepare": 0.1},
         peak_rss_bytes=10**8,
         notices=("mind",),
@@ -54,6 +74,8 @@ def report(**changes):
         {"accuracy": None, "latency": None, "evaluation": None},
         {"output": None},
         {"tensors": ()},
+        {"layers": LAYERS, "outputs": OUTPUTS, "placement": PLACEMENT, "scheme": "dynamic"},
+        {"latencies": (LATENCY, LATENCY)},
     ],
 )
 def test_json_decodes_into_the_same_report(changes):

@@ -1,0 +1,80 @@
+"""What a user should know about a quantization beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ptq.evaluate.accuracy import Accuracy
+from ptq.evaluate.latency import Latency
+from ptq.report import DataInfo
+
+if TYPE_CHECKING:
+    from ptq.findings import Findings
+
+#: Below this SQNR the user is warned: the error has more than a tenth of the signal's power.
+_LEAST_SQNR_DB = 10.0
+
+
+def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
+    """Yield what speaks against trusting or shipping the result, and what was done unasked.
+
+    Args:
+        found: what the stages found.
+        evaluation: the data that accuracy was measured on.
+    """
+    yield from _data(found, evaluation)
+    if found.proof is not None:
+        yield from _doubts(*found.proof, found.faults)
+    if found.placement is not None and found.placement.chosen == "float":
+        yield (
+            "no placement is faster than float here, so that the float model was written; "
+            "--prefer size writes the smaller integer model all the same"
+        )
+    if found.coverage.unfused:
+        names = ", ".join(found.coverage.unfused)
+        yield f"onnxruntime runs in float what was to be integer: {names}"
+    # a weight that several nodes share counts once
+    forced = len({n.weight for n in found.plan.nodes if n.weight and n.weight_symmetric})
+    if not found.config.weights_symmetric and forced:
+        yield (
+            f"{forced} depthwise convolutions kept symmetric weights: with zero points their "
+            "kernel is 50 to 100 times slower"
+        )
+    if found.emitted.widened:
+        yield (
+            f"{len(found.emitted.widened)} weights got larger scales so that the bias fits "
+            "int32 (dead channels; the report names them)"
+        )
+
+
+def _data(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
+    if found.calibration is not None and found.calibration.header.synthetic:
+        yield (
+            "calibrated on random numbers: ranges and accuracy mean nothing; give real data "
+            "with --calib-data"
+        )
+    if evaluation is None:
+        yield "accuracy and latency were not measured; give --eval-data"
+    elif evaluation.role != "evaluation":
+        yield "accuracy was measured on the calibration data; give other data with --eval-data"
+
+
+def _doubts(accuracy: Accuracy, latency: Latency, faults: tuple[str, ...]) -> Iterator[str]:
+    """Yield what speaks against shipping the result."""
+    if accuracy.sqnr_db is not None and accuracy.sqnr_db < _LEAST_SQNR_DB:
+        yield (
+            f"the outputs are far from the float model's ({accuracy.sqnr_db:.1f} dB): try "
+            "another --calib, or keep the operators that matter in float with --exclude"
+        )
+    if accuracy.sqnr_db is None and any(output.max_abs > 0 for output in accuracy.outputs):
+        yield (
+            "the float model's outputs are all zero on this data, and the int8 model's are not: "
+            "give other data with --eval-data"
+        )
+    if latency.verdict == "slower":
+        yield (
+            f"the int8 model is slower than the float one here ({1 / latency.speedup:.2f}x): "
+            "conversions around float operators cost more than the integer kernels save"
+            + (f"; most at fault: {', '.join(faults)}" if faults else "")
+        )
