@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 Granularity = Literal["per-channel", "per-tensor"]
 QCodeObjective = Literal["mse", "kl", "output"]
+FileFormat = Literal["qdq", "integer"]
+Format = Literal["qdq", "integer", "both"]
+Scheme = Literal["static", "dynamic", "weight-only", "auto"]
+Preference = Literal["speed", "size"]
+
+#: Widths of weights that each scheme takes.
+_WIDTHS = {"static": (8,), "dynamic": (8,), "weight-only": (8, 4, 2), "auto": (8,)}
+
+#: ``--place``: by measured cost, or everything that the target runs.
+PLACE_AUTO, PLACE_ALL = "auto", "all"
 
 #: In place of a target: the one that describes this machine.
 AUTO = "auto"
@@ -24,7 +34,16 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """How to quantize a model.
 
     Attributes:
-        bits: width of weights and activations; the integer kernels take 8.
+        scheme: where scales come from: calibration (``static``), every run anew (``dynamic``), or
+            nowhere, because only weights are quantized (``weight-only``); ``auto`` measures all.
+        format: how the result is written: QuantizeLinear and DequantizeLinear around float
+            operators, which any runtime takes (``qdq``); fused integer operators of onnxruntime
+            (``integer``); or both files.
+        bits: width of the weights, and of the activations where they are quantized.
+        block: how many weights share a scale in ``weight-only``.
+        place: which operators become integer: ``auto`` by measured cost, where the target is this
+            machine; ``all`` that the target runs; or globs over the names of those that do.
+        prefer: ``size`` puts up with a result that is slower than the float model.
         calib: the range method of the activations, as `ptq methods` lists them, with options
             after a colon: ``kl``, ``percentile:coverage=99.9``.
         weight_range: the range method of the weights; if empty, ``minmax``, or ``qcode`` where
@@ -44,7 +63,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         allow_larger: whether a result larger than the input is written; small models can grow.
     """
 
+    scheme: Scheme = "static"
+    format: Format = "qdq"
     bits: int = 8
+    block: Literal[16, 32, 64, 128, 256] = 32
+    place: tuple[str, ...] = (PLACE_AUTO,)
+    prefer: Preference = "speed"
     calib: str = "kl"
     weight_range: str = ""
     weights: Granularity = "per-channel"
@@ -67,8 +91,16 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             except msgspec.ValidationError as error:
                 reason = str(error)
                 raise ConfigError(f"{field.name}: {reason[:1].lower()}{reason[1:]}") from error
-        if self.bits != 8:
-            raise ConfigError(f"--bits {self.bits} is not supported yet; use --bits 8")
+        widths = _WIDTHS[self.scheme]
+        if self.bits not in widths:
+            choices = " or ".join(map(str, widths))
+            more = "" if self.scheme == "weight-only" else "; --scheme weight-only takes 4 and 2"
+            raise ConfigError(
+                f"--bits {self.bits} is not supported by --scheme {self.scheme}; "
+                f"use {choices}{more}"
+            )
+        if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
+            raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
             raise ConfigError(
                 f"--qcode-objective {self.qcode_objective} needs --calib qcode, not {self.calib}"
@@ -84,8 +116,17 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
         self.solver()
         self.weight_quantizer()
-        if self.target != AUTO:
-            load_target(self.target)
+        if self.target == AUTO or load_target(self.target).runtime == "onnxruntime":
+            return
+        for option, given, fine in (
+            ("--format", self.format, "qdq"),
+            ("--scheme", self.scheme, "static"),
+        ):
+            if given != fine:
+                raise ConfigError(
+                    f"{option} {given} is of onnxruntime, and target '{self.target}' is not; "
+                    f"use {option} {fine}"
+                )
 
     def at(self, target: str) -> QuantizeConfig:
         """Return the same settings for this target."""
@@ -114,6 +155,23 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
         default = "qcode" if self.solver().power_of_two else "minmax"
         return parse_method(self.weight_range or default)
+
+    @property
+    def formats(self) -> tuple[FileFormat, ...]:
+        """The format of each file to write, the main one first."""
+        return ("qdq", "integer") if self.format == "both" else (self.format,)
+
+    @property
+    def places_by_cost(self) -> bool:
+        """Whether measured costs are to decide what becomes integer."""
+        # who quantizes weights only wants a small file
+        speed = self.prefer == "speed" and self.scheme != "weight-only"
+        return self.place == (PLACE_AUTO,) and speed
+
+    @property
+    def placed_globs(self) -> tuple[str, ...]:
+        """Globs over the nodes that alone may become integer; empty for all."""
+        return () if self.place in ((PLACE_AUTO,), (PLACE_ALL,)) else self.place
 
     @property
     def searches_output(self) -> bool:

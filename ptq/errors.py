@@ -35,3 +35,9 @@ class CalibrationError(PtqError):
 
 class VerificationError(PtqError):
     """The quantized model does not load, does not run, or gives values that are not finite."""
+
+
+class ThresholdError(PtqError):
+    """The result is sound, but misses a threshold that the user set."""
+
+    exit_code: ClassVar[int] = 3

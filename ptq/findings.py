@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ptq.calibration import Calibration
 from ptq.config import QuantizeConfig
-from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
 from ptq.graph.emit_qdq import Emitted
 from ptq.graph.load import model_digest
@@ -19,7 +18,7 @@ from ptq.graph.publish import Draft
 from ptq.notices import notices_of
 from ptq.plan import Plan
 from ptq.progress import Stages
-from ptq.proof import Evidence
+from ptq.proof import Evidence, Proof
 from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
 from ptq.report.placement import Placement
 from ptq.report.report import Format, Output, Scheme
@@ -56,7 +55,7 @@ class Findings:
     plan: Plan
     emitted: Emitted
     coverage: Coverage
-    proof: tuple[Accuracy, Latency] | None
+    proof: Proof | None
     stages: Stages
     notices: tuple[str, ...]
     scheme: Scheme = "static"

@@ -24,6 +24,11 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
         evaluation: the data that accuracy was measured on.
     """
     yield from _data(found, evaluation)
+    if found.proof is not None and found.proof[1] is None:
+        yield (
+            f"'{found.plan.target}' is not onnxruntime: accuracy is that of the file as it is "
+            "written, simulated in float, and latency was not measured"
+        )
     if found.proof is not None:
         yield from _doubts(*found.proof, found.faults)
     if found.placement is not None and found.placement.chosen == "float":
@@ -60,7 +65,7 @@ def _data(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
         yield "accuracy was measured on the calibration data; give other data with --eval-data"
 
 
-def _doubts(accuracy: Accuracy, latency: Latency, faults: tuple[str, ...]) -> Iterator[str]:
+def _doubts(accuracy: Accuracy, latency: Latency | None, faults: tuple[str, ...]) -> Iterator[str]:
     """Yield what speaks against shipping the result."""
     if accuracy.sqnr_db is not None and accuracy.sqnr_db < _LEAST_SQNR_DB:
         yield (
@@ -72,7 +77,7 @@ def _doubts(accuracy: Accuracy, latency: Latency, faults: tuple[str, ...]) -> It
             "the float model's outputs are all zero on this data, and the int8 model's are not: "
             "give other data with --eval-data"
         )
-    if latency.verdict == "slower":
+    if latency is not None and latency.verdict == "slower":
         yield (
             f"the int8 model is slower than the float one here ({1 / latency.speedup:.2f}x): "
             "conversions around float operators cost more than the integer kernels save"

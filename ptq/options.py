@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ptq.data import ImageOptions
 from ptq.progress import OnProgress, ignore
+
+OnSlower = Literal["write", "keep-float", "fail"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,11 @@ class RunOptions:
         evaluation: held-out data to measure accuracy on, in any form that calibration data has.
         labels: a file with the right class of every evaluation row.
         images: how to prepare images.
-        threads: how many threads to observe and to measure with.
+        threads: how many threads to observe and to measure accuracy with.
+        min_speedup: the least ratio of float time to integer time to put up with.
+        on_slower: what to do with a result that is slower than the float model: write it and say
+            so, write the float model in its place, or fail. By default the float model is kept
+            where costs decide the placement, and what was asked for is written where the user did.
         on_progress: told of every step.
     """
 
@@ -35,6 +42,8 @@ class RunOptions:
     labels: Path | None = None
     images: ImageOptions | None = None
     threads: int = 1
+    min_speedup: float | None = None
+    on_slower: OnSlower | None = None
     on_progress: OnProgress = ignore
 
     def __post_init__(self) -> None:

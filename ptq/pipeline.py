@@ -13,28 +13,28 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
+from ptq.auto import try_schemes
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import AUTO, QuantizeConfig
 from ptq.data import Dataset, data_forms, open_dataset, read_labels, select_labels
-from ptq.errors import ConfigError, VerificationError
+from ptq.errors import ConfigError
 from ptq.files import staged
-from ptq.findings import Findings
 from ptq.graph.load import model_files
 from ptq.graph.protos import parse_tensor
 from ptq.graph.publish import Draft
-from ptq.graph.sites import Sites, find_sites, requests
+from ptq.graph.sites import Sites, requests
 from ptq.inspection import inspect_source
 from ptq.options import RunOptions
 from ptq.places import require_free, require_text
 from ptq.plan import Plan
 from ptq.progress import Stages
-from ptq.proof import prove, reference_of
 from ptq.report import Report
 from ptq.report.inspection import Inspection
+from ptq.run import Job, Run
 from ptq.runtime.host import host_target
-from ptq.source import Source, open_source, require_sites
+from ptq.source import Source, find_configured_sites, open_source, require_sites
 from ptq.targets import load_target
-from ptq.work import Inputs, Work
+from ptq.work import Inputs
 
 #: What calibration data may be: a path or another source, or a data set that is already open.
 Data = str | os.PathLike[str] | Dataset
@@ -58,6 +58,13 @@ class Result:
 def default_output(model: Path, bits: int = 8) -> Path:
     """Return where a quantized model goes unless told otherwise: ``MODEL.int8.onnx`` beside it."""
     return model.with_name(f"{model.stem}.int{bits}.onnx")
+
+
+def _outputs(output: Path, config: QuantizeConfig) -> list[Path]:
+    """Return where the files go: of both formats, the integer one is ``NAME.integer.onnx``."""
+    if len(config.formats) == 1:
+        return [output]
+    return [output, output.with_name(f"{output.stem}.integer{output.suffix}")]
 
 
 def quantize(
@@ -90,49 +97,33 @@ def quantize(
     """
     config, options = _settled(config), options or RunOptions()
     path = Path(model)
-    output = options.output or default_output(path, config.bits)
+    outputs = _outputs(options.output or default_output(path, config.bits), config)
     given = [calibration, options.evaluation, options.statistics, options.labels]
-    require_text([path, output, *given])
-    require_free([output, options.report], path, given, force=options.force)
+    require_text([path, *outputs, *given])
+    require_free([*outputs, options.report], path, given, force=options.force)
     stages = Stages(options.on_progress)
     with stages.stage("prepare"):
         source = open_source(path)
-    _sites(source, config)  # a model that cannot be quantized is refused before its data is read
-    inputs = _inputs(source, calibration, config, options)
-    work = Work(source, inputs, config, stages, options.threads)
-    with Draft(output) as draft:
-        plan, emitted, coverage = work.emit(draft)
-        _require_smaller(source, draft, config)
-        # only now is it known whether the result needs a file for its weights
-        written = [output.with_name(file.name) for file in draft.files]
+    if config.scheme == "static":
+        _sites(source, config)  # refused before its data is read
+    job = Job(source, _inputs(source, calibration, config, options), config, stages, options)
+    with ExitStack() as stack:
+        if config.scheme == "auto":
+            done = try_schemes(job, outputs, stack)
+            run, drafts, report = done.run, done.drafts, done.report
+        else:
+            drafts = [stack.enter_context(Draft(place)) for place in outputs]
+            run = Run(job)
+            report = run.write(drafts)
+        # only now is it known whether a result needs a file for its weights
+        written = [d.destination.with_name(f.name) for d in drafts for f in d.files]
         weights = model_files(path)[1:]
         require_free([*written, options.report], path, [*given, *weights], force=options.force)
-        evidence = inputs.evidence()
-        proof = None
-        if evidence is not None:
-            # a name that no file of the draft has
-            scratch = draft.path.with_name(f"{draft.path.name}.float")
-            scratch.mkdir()
-            reference = reference_of(source, scratch)
-            proof = prove(reference, draft.path, evidence, stages, options.threads)
-        findings = Findings(
-            source=source,
-            config=config,
-            calibration=work.observed(),
-            evidence=evidence,
-            plan=plan,
-            emitted=emitted,
-            coverage=coverage,
-            proof=proof,
-            stages=stages,
-            notices=inputs.notices(),
-        )
-        report = findings.report(draft)
-        with ExitStack() as both:
-            if options.report is not None:
-                both.enter_context(staged(options.report, report.to_json()))
+        if options.report is not None:
+            stack.enter_context(staged(options.report, report.to_json()))
+        for draft in drafts:
             draft.publish()
-    return Result(output, report, plan)
+    return Result(outputs[0], report, run.plan)
 
 
 def calibrate(
@@ -207,7 +198,7 @@ def _settled(config: QuantizeConfig | None) -> QuantizeConfig:
 
 def _sites(source: Source, config: QuantizeConfig) -> Sites:
     target = load_target(config.target)
-    sites = find_sites(source.model, target, op_types=config.op_types, exclude=config.exclude)
+    sites = find_configured_sites(source.model, target, config)
     require_sites(sites, source, target)
     return sites
 
@@ -215,7 +206,7 @@ def _sites(source: Source, config: QuantizeConfig) -> Sites:
 def _inputs(
     source: Source, calibration: Data | None, config: QuantizeConfig, options: RunOptions
 ) -> Inputs:
-    if calibration is None and options.statistics is None:
+    if calibration is None and options.statistics is None and config.scheme == "static":
         raise ConfigError(f"quantizing needs calibration data; give one of: {data_forms()}")
     evaluation = labels = None
     if options.evaluation is not None:
@@ -249,13 +240,3 @@ def _dataset(
 def _require_images(data: Sequence[Dataset], options: RunOptions) -> None:
     if options.images is not None and all(d.kind != "images" for d in data):
         raise ConfigError("--image and --image-config need images as data; leave them out")
-
-
-def _require_smaller(source: Source, draft: Draft, config: QuantizeConfig) -> None:
-    if draft.size_bytes < source.size_bytes or config.allow_larger:
-        return
-    raise VerificationError(
-        f"the quantized model has {draft.size_bytes} bytes, the float model {source.size_bytes}: "
-        "scales and zero points outweigh such small weights; keep the float model, or give "
-        "--allow-larger"
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -22,6 +23,13 @@ from ptq.source import Source
 
 #: When accuracy must be measured on calibration data, this many samples of it are enough.
 _CALIBRATION_SAMPLES = 64
+
+
+#: About how long to time the two models and the control.
+TIME_S = 2.0
+
+#: Accuracy, and latency where the model is for this runtime.
+Proof: TypeAlias = tuple[Accuracy, Latency | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +81,24 @@ def reference_of(source: Source, folder: Path) -> Path:
 
 
 def prove(
-    reference: Path, quantized: Path, evidence: Evidence, stages: Stages, threads: int
-) -> tuple[Accuracy, Latency]:
+    reference: Path,
+    quantized: Path,
+    evidence: Evidence,
+    stages: Stages,
+    *,
+    threads: int,
+    simulated: bool = False,
+) -> Proof:
     """Run both files on the evidence, then time them on its first feed.
+
+    Args:
+        reference: the float file.
+        quantized: the quantized file.
+        evidence: what to run.
+        stages: told of what takes time.
+        threads: how many threads to measure accuracy with.
+        simulated: whether the quantized file is for another runtime: it is then run as it is
+            written, without this machine's integer kernels, and not timed.
 
     Raises:
         VerificationError: the quantized model does not load, or gives NaN.
@@ -84,11 +107,15 @@ def prove(
     with stages.stage("evaluate", evidence.samples) as step:
         accuracy = compare(
             open_session(reference, threads=threads),
-            open_session(quantized, threads=threads),
+            open_session(
+                quantized, threads=threads, optimization="disabled" if simulated else "all"
+            ),
             evidence.feeds(),
             labels=evidence.labels,
             on_feed=step,
         )
+    if simulated:
+        return accuracy, None
     with stages.stage("time"):
         # one thread: with more, two cores shared with other work measure the other work
         latency = measure_latency(
@@ -96,5 +123,6 @@ def prove(
             partial(open_session, quantized),
             next(evidence.feeds()),
             threads=1,
+            seconds=TIME_S,
         )
     return accuracy, latency

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ptq.config import QuantizeConfig
 from ptq.data import InputSpec
-from ptq.errors import UnsupportedError
+from ptq.errors import ConfigError, UnsupportedError
 from ptq.graph.describe import opset_of
 from ptq.graph.load import input_specs, load_model, model_digest, model_files
 from ptq.graph.normalize import normalize
-from ptq.graph.sites import Sites
+from ptq.graph.sites import Sites, find_sites
 from ptq.graph.types import Model
 from ptq.targets import Target
 
@@ -59,6 +62,66 @@ def open_source(path: Path) -> Source:
     prepared = tuple(normalize(model))
     size = sum(p.stat().st_size for p in model_files(path))
     return Source(path, model, specs, model_digest(path), size, prepared, opset)
+
+
+def find_configured_sites(
+    model: Model,
+    target: Target,
+    config: QuantizeConfig,
+    keep_float: Mapping[str, str] | None = None,
+) -> Sites:
+    """Return the sites of a prepared model under these settings.
+
+    Args:
+        model: the graph.
+        target: what the backend runs.
+        config: which operators the user wants.
+        keep_float: further nodes that stay in float, with the reason.
+
+    Raises:
+        ConfigError: a glob or an operator type is wrong.
+    """
+    return find_sites(
+        model,
+        target,
+        op_types=config.op_types,
+        exclude=config.exclude,
+        keep_float={**_by_hand(model, config.placed_globs), **(keep_float or {})},
+    )
+
+
+def not_placed(model: Model, config: QuantizeConfig) -> dict[str, str]:
+    """Return the nodes that the user keeps in float, with the reason; for schemes without sites.
+
+    Raises:
+        ConfigError: a glob matches no node.
+    """
+    kept = _by_hand(model, config.placed_globs)
+    for node in model.graph:
+        if config.op_types and node.op_type not in config.op_types:
+            kept[node.name or ""] = "not among --op-types"
+    names = [node.name or "" for node in model.graph]
+    for glob in config.exclude:
+        kept.update(dict.fromkeys(_matched(names, glob, "--exclude"), "excluded by --exclude"))
+    return kept
+
+
+def _by_hand(model: Model, globs: tuple[str, ...]) -> dict[str, str]:
+    """Return the nodes that no glob of ``--place`` matches, with that as the reason."""
+    if not globs:
+        return {}
+    names = [node.name or "" for node in model.graph]
+    placed: set[str] = set()
+    for glob in globs:
+        placed.update(_matched(names, glob, "--place"))
+    return {name: "not among --place" for name in names if name not in placed}
+
+
+def _matched(names: list[str], glob: str, option: str) -> list[str]:
+    matched = fnmatch.filter(names, glob)
+    if not matched:
+        raise ConfigError(f"{option} '{glob}' matches no node; `ptq inspect` lists the node names")
+    return matched
 
 
 def require_sites(sites: Sites, source: Source, target: Target) -> None:

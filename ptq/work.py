@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,26 +13,29 @@ import numpy as np
 from ptq import __version__
 from ptq.calib import Range
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
-from ptq.config import QuantizeConfig
+from ptq.config import FileFormat, QuantizeConfig
 from ptq.data import Dataset, Feed
 from ptq.errors import CalibrationError, ConfigError
+from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted, emit_qdq
-from ptq.graph.publish import Draft
-from ptq.graph.save import to_bytes
+from ptq.graph.publish import check_file
+from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
-from ptq.graph.sites import Sites, find_sites, plan_nodes, requests
+from ptq.graph.sites import Sites, plan_nodes, requests
 from ptq.graph.types import Model
 from ptq.numerics.affine import QTensor
 from ptq.numerics.qtype import QType
+from ptq.place.costs import Region
 from ptq.plan import Plan
 from ptq.plan.make import RangeChoice, decide
 from ptq.progress import Stages
 from ptq.proof import Evidence
-from ptq.runtime.coverage import Coverage, measure_coverage
+from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.session import open_session, run
 from ptq.search.qcode import relative_error, search_exponents
-from ptq.source import Source, require_sites
+from ptq.source import Source, find_configured_sites, require_sites
 from ptq.targets import load_target
+from ptq.version import Version
 
 #: How often sites that onnxruntime does not fuse are handed back to float before giving up.
 _REPAIRS = 3
@@ -73,6 +76,21 @@ class Inputs:
         return tuple(dict.fromkeys(said))
 
 
+def _regions(sites: Sites) -> tuple[Region, ...]:
+    """Return the sites as what can be placed, with the tensors between them."""
+    return tuple(
+        Region(
+            name=site.name,
+            members=frozenset(n.name or "" for n in (site.node, site.absorbed) if n is not None),
+            reads=tuple(v.name or "" for v in site.activations if not v.is_initializer()),
+            writes=tuple(v.name or "" for v in site.outputs),
+            dequantizes=not site.rule.output,
+            leads=site.rule.role == "linear",
+        )
+        for site in sites.sites
+    )
+
+
 class _Trial:
     """A few feeds, and what the float model makes of them."""
 
@@ -90,7 +108,7 @@ class _Trial:
 
 
 class Work:
-    """One quantization under way: statistics are kept while sites are taken back to float."""
+    """Writes static versions of one model: statistics are kept while sites go back to float."""
 
     def __init__(
         self,
@@ -113,46 +131,51 @@ class Work:
             self.calibration = Calibration.load(inputs.statistics)
             self.calibration.require_fresh(source, inputs.statistics, inputs.calibration)
 
-    def emit(self, draft: Draft) -> tuple[Plan, Emitted, Coverage]:
-        """Write the quantized model, and take back to float what the runtime would not fuse."""
-        keep_float: dict[str, str] = {}
+    def write(
+        self, path: Path, form: FileFormat, keep_float: Mapping[str, str] | None = None
+    ) -> Version:
+        """Write the quantized model, and take back to float what the runtime would not fuse.
+
+        Args:
+            path: the file.
+            form: how it is written.
+            keep_float: nodes that stay in float, with the reason.
+        """
+        kept = dict(keep_float or {})
         for _ in range(_REPAIRS):
-            sites = self._sites(keep_float)
-            plan = self._plan(sites, keep_float)
+            sites = self._sites(kept)
+            plan = self._plan(sites, kept)
             with self.stages.stage("emit"):
                 model = self.source.model.clone()
-                emitted = self._emit(model, keep_float, plan)
+                emitted = self._emit(model, kept, plan)
+                if form == "integer":
+                    fuse_integer(model)
                 model.metadata_props["ptq"] = self._recipe()
-                draft.save(model)
+                save_model(model, path)
             with self.stages.stage("check"):
-                draft.check()
-                planned = [s.name for s in sites.sites]
-                coverage = measure_coverage(draft.path, planned)
-            if not coverage.unfused:
-                return plan, emitted, coverage
+                check_file(path)
+                coverage = measure_coverage(path, [s.name for s in sites.sites])
+            version = Version(kept, plan, emitted, coverage, _regions(sites))
+            if not coverage.unfused or self.target.runtime != "onnxruntime":
+                break
             why = "onnxruntime does not fuse it into an integer kernel"
-            keep_float.update(dict.fromkeys(coverage.unfused, why))
-        return plan, emitted, coverage
+            kept = {**kept, **dict.fromkeys(coverage.unfused, why)}
+        return version
 
-    def _sites(self, keep_float: dict[str, str]) -> Sites:
+    def _sites(self, keep_float: Mapping[str, str]) -> Sites:
         sites = self._find(self.source.model, keep_float)
         require_sites(sites, self.source, self.target)
         return sites
 
-    def _find(self, model: Model, keep_float: dict[str, str]) -> Sites:
-        return find_sites(
-            model,
-            self.target,
-            op_types=self.config.op_types,
-            exclude=self.config.exclude,
-            keep_float=keep_float,
-        )
+    def _find(self, model: Model, keep_float: Mapping[str, str]) -> Sites:
+        return find_configured_sites(model, self.target, self.config, keep_float)
 
     def _emit(
-        self, model: Model, keep_float: dict[str, str], plan: Plan, *, absorb: bool = True
+        self, model: Model, keep_float: Mapping[str, str], plan: Plan, *, absorb: bool = True
     ) -> Emitted:
         sites = self._find(model, keep_float)
-        return emit_qdq(model, sites, plan, self._quantize_weight, absorb=absorb)
+        guard = self.target.runtime == "onnxruntime"
+        return emit_qdq(model, sites, plan, self._quantize_weight, absorb=absorb, guard=guard)
 
     def _quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
         per_channel = self.config.weights == "per-channel"
@@ -170,10 +193,11 @@ class Work:
 
     # -- statistics and ranges ----------------------------------------------------------------
 
-    def _plan(self, sites: Sites, keep_float: dict[str, str]) -> Plan:
+    def _plan(self, sites: Sites, keep_float: Mapping[str, str]) -> Plan:
         asked = requests(sites)
         self._observe([r.observed for r in asked if r.observed])
-        symmetric = self.config.symmetric or self.solver.power_of_two
+        target = self.target
+        symmetric = self.config.symmetric or self.solver.power_of_two or target.activation_symmetric
         choice = RangeChoice(self.solver, QType.parse(self.target.activation), symmetric)
         nodes = plan_nodes(self.source.model, sites, symmetric=self.config.weights_symmetric)
         with self.stages.stage("solve"):
@@ -214,12 +238,12 @@ class Work:
             raise ConfigError("--qcode-objective output runs the network; give --calib-data")
         return list(islice(iter(self.inputs.calibration), _SEARCH_SAMPLES))
 
-    def _emitted_bytes(self, plan: Plan, keep_float: dict[str, str]) -> bytes:
+    def _emitted_bytes(self, plan: Plan, keep_float: Mapping[str, str]) -> bytes:
         model = self.source.model.clone()
         self._emit(model, keep_float, plan)
         return to_bytes(model)
 
-    def _search(self, trial: _Trial, plan: Plan, keep_float: dict[str, str]) -> dict[str, Range]:
+    def _search(self, trial: _Trial, plan: Plan, keep_float: Mapping[str, str]) -> dict[str, Range]:
         """Search power-of-two scales by the error of the network's output."""
         model = self.source.model.clone()
         emitted = self._emit(model, keep_float, plan, absorb=False)

@@ -49,6 +49,22 @@ def digits() -> Digits:
     return Digits()
 
 
+@pytest.fixture(autouse=True)
+def _measure_little(request, monkeypatch):
+    """Time for an instant only, and place everything that can be integer: timings are noise.
+
+    Tests marked ``places`` place by cost, as users' runs do.
+    """
+    if "places" not in request.keywords:
+        monkeypatch.setattr("ptq.run.runs_here", lambda config: False)
+        monkeypatch.setenv("PTQ_QUANTIZE_PLACE", "all")  # for commands in processes of their own
+    monkeypatch.setenv("PTQ_CACHE", "")
+    monkeypatch.setattr("ptq.proof.TIME_S", 0.02)
+    monkeypatch.setattr("ptq.schemes.TIME_S", 0.02)
+    monkeypatch.setattr("ptq.placing.TIME_S", 0.02)
+    monkeypatch.setattr("ptq.placing.PROFILE_S", 0.02)
+
+
 @pytest.fixture(scope="session")
 def zoo():
     """Real models with real data, by name; tests that want them are skipped where they are not.

@@ -52,7 +52,9 @@ def test_help_and_version_import_nothing_heavy(arguments):
     assert imported("import ptq.cli; ptq.cli.main()", *arguments) == "imported:"
 
 
-@pytest.mark.parametrize("name", ["quantize", "calibrate", "inspect", "methods"])
+@pytest.mark.parametrize(
+    "name", ["quantize", "calibrate", "bench", "inspect", "methods", "targets"]
+)
 def test_the_help_of_a_command_imports_nothing_heavy(name):
     assert imported("import ptq.cli; ptq.cli.main()", name, "--help") == "imported:"
 

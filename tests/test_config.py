@@ -40,7 +40,7 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(field, value):
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 7, 16])
 def test_other_bit_widths_are_refused_with_a_remedy(bits):
-    with pytest.raises(ConfigError, match=f"--bits {bits} is not supported yet; use --bits 8"):
+    with pytest.raises(ConfigError, match=f"--bits {bits} is not supported by --scheme static"):
         QuantizeConfig(bits=bits)
 
 
@@ -85,3 +85,22 @@ def test_unknown_fields_are_refused():
 def test_a_config_cannot_be_changed():
     with pytest.raises(AttributeError):
         QuantizeConfig().bits = 4
+
+
+def test_few_bits_are_for_weights_alone():
+    assert QuantizeConfig(scheme="weight-only", bits=2).bits == 2
+    with pytest.raises(ConfigError, match="use 8 or 4 or 2"):
+        QuantizeConfig(scheme="weight-only", bits=3)
+
+
+@pytest.mark.parametrize("place", [(), ("auto", "conv*"), ("all", "auto")])
+def test_a_placement_is_one_thing_only(place):
+    with pytest.raises(ConfigError, match="--place takes auto, all, or globs"):
+        QuantizeConfig(place=place)
+
+
+@pytest.mark.parametrize("settings", [{"format": "integer"}, {"scheme": "dynamic"}])
+def test_what_is_of_onnxruntime_is_refused_for_other_runtimes(settings):
+    [(option, value)] = settings.items()
+    with pytest.raises(ConfigError, match=f"--{option} {value} is of onnxruntime, and target"):
+        QuantizeConfig(target="tensorrt", **settings).require_known()

@@ -17,8 +17,10 @@ from ptq.errors import PtqError
 _COMMANDS = {
     "quantize": "Quantize a float model to int8, and prove the result.",
     "calibrate": "Observe a model on data and keep the statistics.",
-    "inspect": "Show what a model is made of, and what would be quantized.",
+    "bench": "Compare the latency, size and memory of models.",
+    "inspect": "Show what a model is made of, and what would be or is quantized.",
     "methods": "List the range methods and weight quantizers.",
+    "targets": "List what a model can be made for, and what this machine is.",
 }
 
 #: What a shell reports for a process that Ctrl-C ended.
@@ -46,7 +48,8 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a threshold was missed, "
+    "130 interrupted.",
 )
 @click.version_option(__version__, prog_name="ptq")
 def _ptq() -> None:
@@ -62,7 +65,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = _ptq.main(prog_name="ptq", standalone_mode=False)
+        code = _ptq.main(prog_name="ptq", auto_envvar_prefix="PTQ", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted; nothing was written", err=True)
         code = _INTERRUPTED

@@ -14,7 +14,63 @@ from ptq.cli.progress import progress_bars
 @click.command("quantize")
 @shared.MODEL
 @click.option("-o", "--output", type=shared.FILE, help="Where to write.  [MODEL.int8.onnx]")
-@click.option("--bits", type=int, default=8, show_default=True, help="Width of the integers.")
+@click.option(
+    "--format",
+    type=click.Choice(["qdq", "integer", "both"]),
+    default="qdq",
+    show_default=True,
+    help="QuantizeLinear/DequantizeLinear around float operators, for any runtime; fused integer "
+    "operators of onnxruntime, smaller and faster to load; or both (NAME.onnx, NAME.integer.onnx).",
+)
+@click.option(
+    "--scheme",
+    type=click.Choice(["static", "dynamic", "weight-only", "auto"]),
+    default="static",
+    show_default=True,
+    help="Scales from calibration; from every run anew; of weights only; or what measures best. "
+    "'dynamic' and 'weight-only' need no data.",
+)
+@click.option(
+    "--bits",
+    type=int,
+    default=8,
+    show_default=True,
+    help="Width of the integers; --scheme weight-only takes 8, 4 and 2.",
+)
+@click.option(
+    "--block",
+    type=click.Choice(["16", "32", "64", "128", "256"]),
+    default="32",
+    show_default=True,
+    help="How many weights share a scale with --scheme weight-only.",
+)
+@click.option(
+    "--place",
+    metavar="auto|all|GLOB",
+    multiple=True,
+    default=("auto",),
+    show_default="auto",
+    help="Which operators become integer: those whose kernels are measured to be worth it on this "
+    "machine, all that the target runs, or those whose names match; may be given several times.",
+)
+@click.option(
+    "--prefer",
+    type=click.Choice(["speed", "size"]),
+    default="speed",
+    show_default=True,
+    help="'size' quantizes all that it can, however slow.",
+)
+@click.option(
+    "--min-speedup",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Write nothing and exit with 3 unless the result is this many times as fast as float.",
+)
+@click.option(
+    "--on-slower",
+    type=click.Choice(["write", "keep-float", "fail"]),
+    help="What to do if the result is slower than float.  [keep-float with --place auto, "
+    "else write]",
+)
 @click.option(
     "--calib",
     metavar="METHOD",
@@ -84,7 +140,9 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
     config = shared.config_from(
         **{n: given[n] for n in ("bits", "calib", "qcode_objective", "weight_range", "weights")},
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
-        **{n: given[n] for n in ("ema_decay", "seed", "allow_larger")},
+        **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
+        **{n: given[n] for n in ("place", "prefer")},
+        block=int(given["block"]),
         weights_symmetric=given["symmetric_weights"],
     )
     if dry_run:
@@ -111,6 +169,8 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
                 labels=given["labels"],
                 images=shared.images_from(given["image_flags"], given["image_config"]),
                 threads=given["threads"],
+                min_speedup=given["min_speedup"],
+                on_slower=given["on_slower"],
                 on_progress=on_progress,
             ),
         )

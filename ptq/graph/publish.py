@@ -64,15 +64,7 @@ class Draft:
         Raises:
             VerificationError: it finds a fault.
         """
-        import onnx.checker
-
-        try:
-            onnx.checker.check_model(str(self.path))
-        except (onnx.checker.ValidationError, ValueError) as error:
-            first = str(error).strip().split("\n")[0]
-            raise VerificationError(
-                f"the ONNX checker refuses the quantized model: {first}"
-            ) from error
+        check_file(self.path)
 
     @property
     def files(self) -> list[Path]:
@@ -88,3 +80,18 @@ class Draft:
         """Move the files into place: data first, so that the model never appears without it."""
         for file in reversed(self.files):
             file.replace(self.destination.with_name(file.name))
+
+
+def check_file(path: Path) -> None:
+    """Run the ONNX checker over a model file.
+
+    Raises:
+        VerificationError: it finds a fault.
+    """
+    import onnx.checker
+
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise VerificationError(f"the ONNX checker refuses the quantized model: {first}") from error

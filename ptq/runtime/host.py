@@ -19,8 +19,8 @@ _ARM = ("aarch64", "arm64")
 
 _CPUINFO = Path("/proc/cpuinfo")
 
-#: What /proc/cpuinfo calls the model: x86 has a name, Arm only numbers.
-_MODEL = ("model name", "CPU implementer", "CPU variant", "CPU part")
+#: What /proc/cpuinfo calls the model: a name, which virtual machines may cut short, and numbers.
+_MODEL = ("model name", "cpu family", "model", "CPU implementer", "CPU variant", "CPU part")
 
 #: What it calls the instruction sets, on x86 and on Arm.
 _FLAGS = ("flags", "Features")

@@ -351,7 +351,10 @@ def test_an_exclusion_that_matches_nothing(refused):
 @pytest.mark.parametrize("bits", [0, 1, 4, 16, -8])
 def test_bits_that_are_not_supported(refused, bits):
     message = refused(2, "quantize", MODEL, *DATA, "--bits", bits)
-    assert message == f"error: --bits {bits} is not supported yet; use --bits 8"
+    assert message == (
+        f"error: --bits {bits} is not supported by --scheme static; use 8; "
+        "--scheme weight-only takes 4 and 2"
+    )
 
 
 def test_an_unknown_target(refused):

@@ -112,10 +112,10 @@ def test_with_force_the_old_output_lives_until_the_new_one_is_whole(work, slow):
 STAGES = [
     "ptq.work.emit_qdq",
     "ptq.work.measure_coverage",
-    "ptq.pipeline.prove",
+    "ptq.run.prove",
     "ptq.proof.compare",
     "ptq.proof.measure_latency",
-    "ptq.graph.publish.save_model",
+    "ptq.work.save_model",
     "ptq.findings.Findings.report",
     "ptq.pipeline.staged",
 ]
@@ -167,16 +167,16 @@ def test_a_disk_that_fills_up_while_saving_leaves_nothing(work, monkeypatch, wri
 
 
 def test_the_output_appears_only_after_its_proof(work, monkeypatch):
-    from ptq import pipeline
+    from ptq import run
 
     seen = []
-    prove = pipeline.prove
+    prove = run.prove
 
-    def watched(reference, quantized, *rest):
+    def watched(reference, quantized, *rest, **named):
         seen.append((quantized, (work / OUTPUT).exists(), (work / "r.json").exists()))
-        return prove(reference, quantized, *rest)
+        return prove(reference, quantized, *rest, **named)
 
-    monkeypatch.setattr(pipeline, "prove", watched)
+    monkeypatch.setattr(run, "prove", watched)
     ptq("quantize", MODEL, "--calib-data", CALIB, "--samples", 4, "--json", "r.json")
     [(draft, output_there, report_there)] = seen
     assert draft.name == OUTPUT, "external data is found by the final name"

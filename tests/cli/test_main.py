@@ -7,7 +7,7 @@ import termios
 import pytest
 from support.cli import command, environment, ptq, run
 
-NAMES = ["quantize", "calibrate", "inspect", "methods"]
+NAMES = ["quantize", "calibrate", "bench", "inspect", "methods", "targets"]
 
 
 def test_alone_it_shows_its_help_and_fails():

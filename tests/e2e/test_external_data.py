@@ -98,11 +98,12 @@ def test_a_large_result_gets_a_data_file_that_moves_with_it(external, digits, tm
 
 @pytest.mark.usefixtures("large")
 def test_a_large_result_computes_what_a_small_one_does(external, digits, tmp_path, monkeypatch):
+    config = ptq.QuantizeConfig(place=("all",))
     split = tmp_path / "split.onnx"
-    ptq.quantize(external, digits.calibration, options=RunOptions(output=split))
+    ptq.quantize(external, digits.calibration, config, options=RunOptions(output=split))
     monkeypatch.undo()
     whole = tmp_path / "whole.onnx"
-    ptq.quantize(external, digits.calibration, options=RunOptions(output=whole))
+    ptq.quantize(external, digits.calibration, config, options=RunOptions(output=whole))
     np.testing.assert_array_equal(run(split, digits), run(whole, digits))
 
 
@@ -145,10 +146,10 @@ def test_the_weights_of_the_input_are_never_overwritten(external, digits, tmp_pa
 
 @pytest.mark.usefixtures("large")
 def test_a_failure_leaves_neither_file(external, digits, tmp_path, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise ptq.PtqError("broken")
 
-    monkeypatch.setattr("ptq.pipeline.prove", broken)
+    monkeypatch.setattr("ptq.run.prove", broken)
     before = contents(tmp_path)
     with pytest.raises(ptq.PtqError, match="broken"):
         ptq.quantize(external, digits.calibration, options=RunOptions(output=tmp_path / "out.onnx"))

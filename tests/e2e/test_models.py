@@ -524,8 +524,8 @@ def test_inputs_that_are_always_zero(tmp_path):
     result = quantize(model, tmp_path, tmp_path / "zeros.npz")
     found = outputs(result.output, {"x": np.zeros((1, 4, 6, 6), np.float32)})
     wanted = outputs(tmp_path / "model.onnx", {"x": np.zeros((1, 4, 6, 6), np.float32)})
-    # one step of the output, whose range is that of the bias, and half a step of the bias: the input
-    # has scale 1, the weights at most twice that of their range
+    # one step of the output, whose range is that of the bias, and half a step of the bias: the
+    # input has scale 1, the weights at most twice that of their range
     weights = next(w for w in model.graph.initializer if w.name == "w")
     step = np.abs(onnx.numpy_helper.to_array(weights)).max() / 127
     np.testing.assert_allclose(found[0], wanted[0], atol=np.ptp(wanted[0]) / 255 + step)

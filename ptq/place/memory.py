@@ -1,0 +1,84 @@
+"""Placements that were measured before, kept on disk: the same run gives the same file again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ptq.errors import ConfigError
+from ptq.files import write_atomically
+from ptq.report.placement import Candidate
+
+#: Where placements are kept, in place of the user's cache folder; empty to keep none.
+VARIABLE = "PTQ_CACHE"
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A placement that was measured.
+
+    Attributes:
+        candidates: what was timed.
+        chosen: the name of one of them.
+        keep_float: the nodes that stay in float in it, with the reason.
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    keep_float: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The place of one choice on disk.
+
+    Attributes:
+        path: the file; ``None`` if nothing is to be kept.
+    """
+
+    path: Path | None
+
+    @classmethod
+    def of(cls, host: str, what: Sequence[object]) -> Memory:
+        """Return the place of the choice for these settings.
+
+        Args:
+            host: the CPU and the runtime that times hold for.
+            what: everything else that the choice depends on, as plain values.
+        """
+        folder = _folder()
+        if folder is None:
+            return cls(None)
+        key = hashlib.sha256(msgspec.json.encode([host, *what], order="sorted")).hexdigest()
+        return cls(folder / "placements" / f"{key[:32]}.json")
+
+    def read(self) -> Choice | None:
+        """Return the choice, if it is there and whole."""
+        if self.path is None:
+            return None
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=Choice)
+        except (OSError, msgspec.DecodeError):
+            return None  # not there, or of another version: it is measured again
+
+    def write(self, choice: Choice) -> None:
+        """Keep the choice; a folder that cannot be written to only costs the next run its time."""
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, msgspec.json.encode(choice))
+        except (OSError, ConfigError):
+            return
+
+
+def _folder() -> Path | None:
+    given = os.environ.get(VARIABLE)
+    if given is not None:
+        return Path(given) if given else None
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ptq"

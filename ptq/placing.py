@@ -1,0 +1,189 @@
+"""Decide by measuring which operators are worth an integer kernel on this machine.
+
+The float model and the all-integer model are profiled in turn; a minimum cut over what their
+kernels cost gives candidates, one for each guess at what conversions cost in place; these are timed
+as whole models beside a null control, and the fastest is taken. What is reported of it later comes
+from fresh runs, so that the luck of the winner is not part of it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from ptq.config import FileFormat
+from ptq.data.feeds import Feed
+from ptq.evaluate.latency import Latencies, measure_latencies
+from ptq.graph.save import save_model
+from ptq.place.costs import Costs, Region, blocks, boundaries, charge
+from ptq.place.memory import Choice, Memory
+from ptq.progress import Stages
+from ptq.report.placement import ALL, Candidate, Placement
+from ptq.runtime.conversions import measure_conversions
+from ptq.runtime.profile import profile_interleaved
+from ptq.runtime.session import open_session
+from ptq.runtime.sizes import tensor_shapes
+from ptq.source import Source
+from ptq.version import Version, Writer
+
+#: The candidate that is the float model itself.
+FLOAT = "float"
+
+#: Conversions cost more or less in a model than alone: neighbours may have the layout already.
+_FACTORS = (1.0, 0.4, 2.5)
+
+#: A candidate must be this much faster than the smaller all-integer model.
+_TIE = 1.02
+
+#: How long to profile the two models, and to time the candidates; slow models take longer.
+PROFILE_S, TIME_S = 1.5, 1.0
+
+
+class Placer:
+    """Chooses the placement of one model, of which an all-integer version is there.
+
+    Attributes:
+        costs: what its operators cost in float and in integers; measured when first asked for.
+    """
+
+    def __init__(
+        self, source: Source, writer: Writer, form: FileFormat, feed: Feed, stages: Stages
+    ) -> None:
+        """Take what placing works from.
+
+        Args:
+            source: the float model.
+            writer: writes candidates.
+            form: how they are written.
+            feed: what to run.
+            stages: told of what takes time.
+        """
+        self.source = source
+        self.writer = writer
+        self.form = form
+        self.feed = feed
+        self.stages = stages
+        self._known: Costs | None = None
+
+    def choose(
+        self, reference: Path, whole: Path, version: Version, memory: Memory
+    ) -> tuple[Choice, Placement]:
+        """Return the fastest placement, and how it was found.
+
+        Args:
+            reference: the float file to compare with.
+            whole: the file with everything integer that can be.
+            version: what is known of that.
+            memory: where the choice of an earlier run may be.
+        """
+        began = time.perf_counter()
+        known = memory.read()
+        choice = known or self._measure(reference, whole, version)
+        if known is None:
+            memory.write(choice)
+        placement = Placement(
+            mode="auto",
+            candidates=choice.candidates,
+            chosen=choice.chosen,
+            seconds=time.perf_counter() - began,
+            cached=known is not None,
+        )
+        return choice, placement
+
+    def _measure(self, reference: Path, whole: Path, version: Version) -> Choice:
+        costs = self.costs(whole, version.regions)
+        with tempfile.TemporaryDirectory(prefix=".ptq-", dir=whole.parent) as scratch:
+            return self._time(costs, reference, whole, version, Path(scratch))
+
+    def _time(
+        self, costs: Costs, reference: Path, whole: Path, version: Version, scratch: Path
+    ) -> Choice:
+        """Write the candidates, time them and choose."""
+        files, cuts = {ALL: whole}, {ALL: frozenset(b.name for b in costs.blocks)}
+        for factor in _FACTORS:
+            integer, name = costs.cut(factor), f"conversions x{factor:g}"
+            if integer in cuts.values():
+                continue
+            cuts[name] = integer
+            if integer:
+                files[name] = scratch / f"candidate{len(files)}.onnx"
+                kept = {**version.keep_float, **costs.reasons(integer)}
+                self.writer.write(files[name], self.form, kept)
+        with self.stages.stage("place"):
+            openers = [partial(open_session, path) for path in (reference, *files.values())]
+            times = measure_latencies(openers, self.feed, threads=1, seconds=TIME_S * len(openers))
+        chosen = _fastest(list(files), times)
+        candidates = [
+            Candidate(
+                name=FLOAT, integer_nodes=0, measured_ms=times.timings[0].median_ms, ratio=1.0
+            )
+        ]
+        for i, name in enumerate(files, start=1):
+            candidates.append(
+                Candidate(
+                    name=name,
+                    integer_nodes=len(cuts[name]),
+                    predicted_ms=costs.predicted_ms(cuts[name]),
+                    measured_ms=times.timings[i].median_ms,
+                    ratio=times.speedups[i].median,
+                )
+            )
+        kept = costs.reasons(cuts.get(chosen, frozenset()))
+        return Choice(
+            candidates=tuple(candidates),
+            chosen=chosen,
+            keep_float={**version.keep_float, **kept},
+        )
+
+    def costs(self, whole: Path, regions: Sequence[Region]) -> Costs:
+        """Profile both models, once, and return what each region costs in either."""
+        if self._known is None:
+            with self.stages.stage("profile"):
+                self._known = self._profile(whole, regions)
+        return self._known
+
+    def _profile(self, whole: Path, regions: Sequence[Region]) -> Costs:
+        with tempfile.TemporaryDirectory(prefix=".ptq-", dir=whole.parent) as scratch:
+            prepared = Path(scratch) / "prepared.onnx"
+            save_model(self.source.model, prepared)
+            feeds = [self.feed, self.feed]
+            floats, integers = profile_interleaved([prepared, whole], feeds, seconds=PROFILE_S)
+        float_ms, others_ms = charge(regions, floats)
+        integer_ms, _ = charge(regions, integers)
+        tensors = {t for region in regions for t in (*region.reads, *region.writes)}
+        folder = self.source.folder
+        shapes = tensor_shapes(self.source.model, sorted(tensors), self.feed, folder=folder)
+        return Costs(
+            blocks=blocks(regions, float_ms, integer_ms),
+            boundaries=boundaries(shapes, measure_conversions(), frozenset(self.feed)),
+            float_readers=self._float_readers(regions),
+            others_ms=others_ms,
+        )
+
+    def _float_readers(self, regions: Sequence[Region]) -> frozenset[str]:
+        """Return the tensors that something reads in float whatever is chosen."""
+        members = {m for region in regions for m in region.members}
+        graph = self.source.model.graph
+        read = {v.name or "" for v in graph.outputs}
+        for node in graph:
+            for value in node.outputs:
+                if any((u.node.name or "") not in members for u in value.uses()):
+                    read.add(value.name or "")
+        return frozenset(read)
+
+
+def _fastest(names: Sequence[str], times: Latencies) -> str:
+    """Return the fastest candidate: all-integer if none is clearly faster, else float if that is.
+
+    Args:
+        names: the candidates, of which ``times`` has the float model before them.
+        times: their latencies.
+    """
+    speedups = dict(zip(names, times.speedups[1:], strict=True))
+    best = max(names, key=lambda name: speedups[name].median)
+    if speedups[best].verdict == "slower":
+        return FLOAT
+    return ALL if speedups[ALL].median * _TIE >= speedups[best].median else best

@@ -1,0 +1,210 @@
+"""One quantization from its inputs to a report on drafts: write, place, prove, guard."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ptq import __version__
+from ptq.config import QuantizeConfig
+from ptq.data.feeds import Feed
+from ptq.errors import VerificationError
+from ptq.findings import Findings
+from ptq.graph.emit_qdq import Emitted
+from ptq.graph.load import model_files
+from ptq.graph.publish import Draft
+from ptq.graph.save import save_model
+from ptq.options import RunOptions
+from ptq.place.memory import Memory
+from ptq.placing import FLOAT, Placer
+from ptq.plan import Plan
+from ptq.progress import Stages
+from ptq.proof import Proof, prove, reference_of
+from ptq.report import Report
+from ptq.report.placement import ALL, Mode, Placement
+from ptq.runtime.coverage import measure_coverage
+from ptq.runtime.host import host_key, host_target
+from ptq.schemes import SchemeWriter
+from ptq.source import Source
+from ptq.speed import SpeedGuard, layers_at_fault
+from ptq.targets import load_target
+from ptq.version import Version, Writer
+from ptq.work import Inputs, Work
+
+#: What keeps every node in float where no placement is faster.
+_SLOWER = "no placement with it is faster than float here"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a quantization works from.
+
+    Attributes:
+        source: the float model.
+        inputs: the data.
+        config: the settings.
+        stages: told of what takes time.
+        options: how the run goes.
+    """
+
+    source: Source
+    inputs: Inputs
+    config: QuantizeConfig
+    stages: Stages
+    options: RunOptions
+
+
+class Run:
+    """One quantization under way.
+
+    Attributes:
+        plan: the decisions, once `write` has made them.
+    """
+
+    def __init__(self, job: Job) -> None:
+        source, inputs, config = job.source, job.inputs, job.config
+        self.source, self.inputs, self.config = source, inputs, config
+        self.stages, self.options = job.stages, job.options
+        self.evidence = inputs.evidence()
+        self.measures = self.evidence is not None and config.places_by_cost and runs_here(config)
+        self.guard = SpeedGuard.of(job.options, measured=self.measures)
+        self.static: Work | None = None
+        self.writer: Writer
+        assert config.scheme != "auto", "a run is of one scheme"
+        self.scheme = config.scheme
+        if self.scheme == "static":
+            self.writer = self.static = Work(
+                source, inputs, config, job.stages, job.options.threads
+            )
+        else:
+            self.writer = SchemeWriter(source, config, job.stages, convolutions=self.measures)
+        self.plan = Plan(target=config.target, tensors={}, nodes=())
+
+    def write(self, drafts: Sequence[Draft]) -> Report:
+        """Write the drafts, prove the first, and return the report on all.
+
+        Args:
+            drafts: one for each format.
+
+        Raises:
+            VerificationError: the result is larger, does not load or gives NaN.
+            ThresholdError: it is slower than the user puts up with.
+        """
+        main, form = drafts[0], self.config.formats[0]
+        scratch = main.path.with_name(f"{main.path.name}.scratch")
+        scratch.mkdir()
+        reference = reference_of(self.source, scratch)
+        version = self.writer.write(main.path, form)
+        placer, placement = self._placer(), self._asked()
+        faults: tuple[str, ...] = ()
+        if placer is not None and self.measures:
+            memory = self._memory(placer.feed)
+            choice, placement = placer.choose(reference, main.path, version, memory)
+            if choice.chosen == FLOAT:
+                version = self._keep_float(main, version.plan)
+            elif choice.chosen != ALL:
+                version = self.writer.write(main.path, form, choice.keep_float)
+        elif placer is not None and self.scheme == "weight-only" and runs_here(self.config):
+            assert isinstance(self.writer, SchemeWriter)
+            memory = self._memory(placer.feed)
+            version, placement = self.writer.settle(main.path, form, placer.feed, memory)
+        if placement.chosen != FLOAT:
+            self._require_smaller(main)
+        proof = self._prove(reference, main)
+        latency = proof[1] if proof is not None else None
+        if placer is not None and latency is not None and placement.chosen != FLOAT:
+            if self.guard.doubts(latency):
+                faults = layers_at_fault(placer.costs(main.path, version.regions))
+            if self.guard.keeps_float(latency, faults):
+                version = self._keep_float(main, version.plan)
+                placement = msgspec.structs.replace(placement, chosen=FLOAT)
+                proof = self._prove(reference, main)
+        for draft, other in zip(drafts[1:], self.config.formats[1:], strict=True):
+            if placement.chosen == FLOAT:
+                self._keep_float(draft, version.plan)
+            else:
+                self.writer.write(draft.path, other, version.keep_float)
+        self.plan = version.plan
+        findings = Findings(
+            source=self.source,
+            config=self.config,
+            calibration=self.static.calibration if self.static is not None else None,
+            evidence=self.evidence,
+            plan=version.plan,
+            emitted=version.emitted,
+            coverage=version.coverage,
+            proof=proof,
+            stages=self.stages,
+            notices=self.inputs.notices(),
+            scheme=self.scheme,
+            placement=placement,
+            faults=faults,
+        )
+        return findings.report(*drafts, formats=self.config.formats)
+
+    def _placer(self) -> Placer | None:
+        """Return what can measure placements, if there is anything to run."""
+        if self.evidence is None:
+            return None
+        feed = next(self.evidence.feeds())
+        return Placer(self.source, self.writer, self.config.formats[0], feed, self.stages)
+
+    def _asked(self) -> Placement:
+        """Return the placement that is not measured."""
+        mode: Mode = "patterns" if self.config.placed_globs else "all"
+        return Placement(mode=mode, candidates=(), chosen=ALL, seconds=0.0)
+
+    def _memory(self, feed: Feed) -> Memory:
+        shapes = {name: array.shape for name, array in feed.items()}
+        settings = msgspec.to_builtins(self.config)
+        calibration = self.static.observed().header.data_sha256 if self.static else ""
+        return Memory.of(
+            host_key(), [__version__, self.source.digest, settings, calibration, shapes]
+        )
+
+    def _keep_float(self, draft: Draft, plan: Plan) -> Version:
+        """Write the float model in place of the integer one."""
+        for file in draft.path.parent.glob(f"{draft.path.name}*"):
+            if file.is_file():
+                file.unlink()
+        if len(model_files(self.source.path)) == 1:
+            shutil.copyfile(self.source.path, draft.path)
+        else:  # its data would keep its name, which may be taken beside the result
+            save_model(self.source.model, draft.path)
+        nodes = tuple(
+            msgspec.structs.replace(n, integer=False, why=_SLOWER, weight=None) if n.integer else n
+            for n in plan.nodes
+        )
+        kept = Plan(target=plan.target, tensors={}, nodes=nodes)
+        emitted = Emitted(weights=0, biases=0, widened=(), coarse=(), scales={})
+        return Version({}, kept, emitted, measure_coverage(draft.path), ())
+
+    def _prove(self, reference: Path, draft: Draft) -> Proof | None:
+        if self.evidence is None:
+            return None
+        return prove(
+            reference,
+            draft.path,
+            self.evidence,
+            self.stages,
+            threads=self.options.threads,
+            simulated=load_target(self.config.target).runtime != "onnxruntime",
+        )
+
+    def _require_smaller(self, draft: Draft) -> None:
+        if draft.size_bytes < self.source.size_bytes or self.config.allow_larger:
+            return
+        raise VerificationError(
+            f"the quantized model has {draft.size_bytes} bytes, the float model "
+            f"{self.source.size_bytes}: scales and zero points outweigh such small weights; keep "
+            "the float model, or give --allow-larger"
+        )
+
+
+def runs_here(config: QuantizeConfig) -> bool:
+    """Whether the result is meant for this machine, so that what is measured here counts."""
+    return config.target == host_target()

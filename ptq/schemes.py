@@ -1,0 +1,194 @@
+"""Write models whose scales need no calibration: dynamic and weight-only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Literal, cast
+
+import msgspec
+import numpy as np
+
+from ptq import __version__
+from ptq.config import FileFormat, QuantizeConfig
+from ptq.data.feeds import Feed
+from ptq.errors import UnsupportedError
+from ptq.evaluate.latency import measure_latencies
+from ptq.graph.emit_dynamic import DynamicForm, emit_dynamic
+from ptq.graph.emit_integer import fuse_integer
+from ptq.graph.emit_qdq import Emitted
+from ptq.graph.emit_weight_only import WeightFormat, emit_weight_only
+from ptq.graph.publish import check_file
+from ptq.graph.save import save_model
+from ptq.graph.scheme import SchemeEmitted
+from ptq.graph.types import Model
+from ptq.numerics.affine import QTensor
+from ptq.numerics.pairs import fit_pairs, orders_of
+from ptq.numerics.qtype import QType
+from ptq.place.costs import Region
+from ptq.place.memory import Choice, Memory
+from ptq.plan import NodePlan, Plan
+from ptq.progress import Stages
+from ptq.report.placement import ALL, Candidate, Placement
+from ptq.runtime.coverage import measure_coverage
+from ptq.runtime.session import open_session
+from ptq.source import Source, not_placed
+from ptq.targets import Target, load_target
+from ptq.version import Version
+
+#: The candidate whose weights are stored in few bits and unpacked when the model is loaded.
+UNPACKED = "weights unpacked at load"
+
+#: How long to time kernels on codes against unpacked weights.
+TIME_S = 2.0
+
+
+class SchemeWriter:
+    """Writes the dynamic or the weight-only version of one model.
+
+    Args:
+        source: the float model.
+        config: the settings; its scheme is one of the two.
+        stages: told of what takes time.
+        convolutions: whether convolutions are among what dynamic quantization tries. Their kernel
+            is not fused, so that it is for a placement to say where they pay.
+    """
+
+    def __init__(
+        self, source: Source, config: QuantizeConfig, stages: Stages, *, convolutions: bool
+    ) -> None:
+        self.source = source
+        self.config = config
+        self.stages = stages
+        self.convolutions = convolutions
+        #: whether products are computed from codes, or weights only stored in them
+        self.kernels = True
+        self.target = load_target(config.target)
+        self.weight_quantizer = config.weight_quantizer()
+
+    def write(
+        self, path: Path, form: FileFormat, keep_float: Mapping[str, str] | None = None
+    ) -> Version:
+        """Write the model, with these nodes in float beside those that the user excludes.
+
+        Raises:
+            UnsupportedError: it has no weight that could be quantized.
+        """
+        kept = {**not_placed(self.source.model, self.config), **(keep_float or {})}
+        with self.stages.stage("emit"):
+            model = self.source.model.clone()
+            emitted = self._emit(model, form, kept)
+            if not emitted.weights:
+                raise UnsupportedError(
+                    f"'{self.source.path.name}' has no weight that --scheme {self.config.scheme} "
+                    "could quantize; `ptq inspect` shows what it is made of"
+                )
+            if form == "integer" and self.config.scheme == "dynamic":
+                fuse_integer(model)
+            model.metadata_props["ptq"] = self._recipe()
+            save_model(model, path)
+        with self.stages.stage("check"):
+            check_file(path)
+            coverage = measure_coverage(path, [n.name for n in emitted.nodes if n.integer])
+        plan = Plan(target=self.target.name, tensors={}, nodes=emitted.nodes)
+        done = Emitted(weights=emitted.weights, biases=0, widened=(), coarse=(), scales={})
+        return Version(kept, plan, done, coverage, self._regions(emitted.nodes))
+
+    def settle(
+        self, path: Path, form: FileFormat, feed: Feed, memory: Memory
+    ) -> tuple[Version, Placement]:
+        """Write the weight-only model with kernels on codes, or with weights unpacked at load.
+
+        Which is faster depends on the shapes: kernels win where memory is what limits, as for a
+        single row, and lose on many rows.
+
+        Args:
+            path: the file, which is there with kernels on codes.
+            form: how it is written.
+            feed: what to run.
+            memory: where the choice of an earlier run may be.
+        """
+        began = time.perf_counter()
+        known = memory.read()
+        choice = known or self._time(path, form, feed)
+        if known is None:
+            memory.write(choice)
+        self.kernels = choice.chosen == ALL
+        placement = Placement(
+            mode="auto",
+            candidates=choice.candidates,
+            chosen=choice.chosen,
+            seconds=time.perf_counter() - began,
+            cached=known is not None,
+        )
+        return self.write(path, form), placement
+
+    def _time(self, path: Path, form: FileFormat, feed: Feed) -> Choice:
+        unpacked = path.with_name(f"{path.name}.unpacked")
+        self.kernels = False
+        version = self.write(unpacked, form)
+        with self.stages.stage("place"):
+            openers = [partial(open_session, p) for p in (path, unpacked)]
+            times = measure_latencies(openers, feed, threads=1, seconds=TIME_S)
+        faster = times.speedups[1].verdict == "faster"
+        candidates = tuple(
+            Candidate(name=name, integer_nodes=count, measured_ms=timing.median_ms)
+            for name, count, timing in zip(
+                (ALL, UNPACKED), (version.emitted.weights, 0), times.timings, strict=True
+            )
+        )
+        chosen = UNPACKED if faster else ALL
+        return Choice(candidates=candidates, chosen=chosen, keep_float={})
+
+    def _emit(self, model: Model, form: FileFormat, kept: Mapping[str, str]) -> SchemeEmitted:
+        if self.config.scheme == "weight-only":
+            layout = WeightFormat(
+                bits=cast(Literal[2, 4, 8], self.config.bits),
+                block=self.config.block,
+                symmetric=self.config.weights_symmetric,
+                portable=form == "qdq",
+                kernels=self.kernels,
+            )
+            return emit_weight_only(model, layout, exclude=kept)
+        convolutions = [
+            n.name or "" for n in model.graph if n.op_type == "Conv" and self.convolutions
+        ]
+        per_channel = self.config.weights == "per-channel"
+        shape = DynamicForm(per_channel=per_channel, convolutions=convolutions)
+        return emit_dynamic(model, shape, quantize_weight=self._quantize_weight, exclude=kept)
+
+    def _quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
+        per_channel = self.config.weights == "per-channel"
+        qtype = QType.parse(self.target.weight)
+        tensor = self.weight_quantizer.quantize(
+            w, qtype, axis=axis if per_channel else None, symmetric=symmetric
+        )
+        if not _saturates(self.target):
+            return tensor
+        return fit_pairs(w, tensor, orders_of(w.ndim, axis, convolution=w.ndim > 2))
+
+    def _regions(self, nodes: tuple[NodePlan, ...]) -> tuple[Region, ...]:
+        """Return what is integer: each by itself, for its neighbours are in float."""
+        made = {
+            n.name or "": tuple(v.name or "" for v in n.outputs) for n in self.source.model.graph
+        }
+        return tuple(
+            Region(n.name, frozenset({n.name}), makes=frozenset(made[n.name]))
+            for n in nodes
+            if n.integer
+        )
+
+    def _recipe(self) -> str:
+        """Return what made this model, as JSON without times or paths."""
+        recipe = {
+            "ptq": __version__,
+            "config": msgspec.to_builtins(self.config),
+            "model_sha256": self.source.digest,
+        }
+        return msgspec.json.encode(recipe, order="sorted").decode()
+
+
+def _saturates(target: Target) -> bool:
+    return any(rule.saturates for rule in target.ops.values())

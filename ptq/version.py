@@ -1,0 +1,42 @@
+"""One way of quantizing a model, written and looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ptq.config import FileFormat
+from ptq.graph.emit_qdq import Emitted
+from ptq.place.costs import Region
+from ptq.plan import Plan
+from ptq.runtime.coverage import Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A quantized model file.
+
+    Attributes:
+        keep_float: nodes that stay in float beside those that cannot be integer, with the reason.
+        plan: the decisions.
+        emitted: what emitting did.
+        coverage: what the runtime made of it.
+        regions: what is integer, as it can be placed.
+    """
+
+    keep_float: Mapping[str, str]
+    plan: Plan
+    emitted: Emitted
+    coverage: Coverage
+    regions: tuple[Region, ...]
+
+
+class Writer(Protocol):
+    """Writes a model in integers, but for the nodes that are to stay in float."""
+
+    def write(
+        self, path: Path, form: FileFormat, keep_float: Mapping[str, str] | None = None
+    ) -> Version:
+        """Write a version and ask the runtime about it."""
