@@ -35,6 +35,12 @@ def constant(value: ir.Value | None) -> Array | None:
     return value.const_value.numpy()
 
 
+def scalar(value: ir.Value | None) -> float | None:
+    """Return the number that a constant of one element is, or ``None`` where it is none."""
+    array = constant(value)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
 def int_attribute(node: ir.Node, name: str, default: int) -> int:
     """Return an integer attribute, or the operator's default."""
     return int(node.attributes[name].as_int()) if name in node.attributes else default
