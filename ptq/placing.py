@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from ptq.config import FileFormat
 from ptq.data.feeds import Feed
 from ptq.evaluate.latency import Latencies, measure_latencies
@@ -37,6 +39,9 @@ _FACTORS = (1.0, 0.4, 2.5)
 
 #: A candidate must be this much faster than the smaller all-integer model.
 _TIE = 1.02
+
+#: Another form of an operator must be this much faster to be tried on the whole model.
+_BETTER = 1.05
 
 #: How long to profile the two models, and to time the candidates; slow models take longer.
 PROFILE_S, TIME_S = 1.5, 1.0
@@ -90,6 +95,7 @@ class Placer:
             chosen=choice.chosen,
             seconds=time.perf_counter() - began,
             cached=known is not None,
+            variants=dict(choice.variants),
         )
         return choice, placement
 
@@ -131,12 +137,35 @@ class Placer:
                     ratio=times.speedups[i].median,
                 )
             )
-        kept = costs.reasons(cuts.get(chosen, frozenset()))
-        return Choice(
-            candidates=tuple(candidates),
-            chosen=chosen,
-            keep_float={**version.keep_float, **kept},
-        )
+        kept = {**version.keep_float, **costs.reasons(cuts.get(chosen, frozenset()))}
+        choice = Choice(candidates=tuple(candidates), chosen=chosen, keep_float=kept)
+        if chosen == FLOAT:
+            return choice
+        return self._refine(choice, files[chosen], version.regions, scratch)
+
+    def _refine(
+        self, choice: Choice, chosen: Path, regions: Sequence[Region], scratch: Path
+    ) -> Choice:
+        """Try other forms of operators on the chosen model, and keep those that make it faster."""
+        possible = {n: v for n, v in self.writer.variants().items() if n not in choice.keep_float}
+        if not possible:
+            return choice
+        tried = scratch / "variants.onnx"
+        self.writer.write(tried, self.form, choice.keep_float, possible)
+        with self.stages.stage("profile"):
+            feeds = [self.feed, self.feed]
+            profiles = profile_interleaved([chosen, tried], feeds, seconds=PROFILE_S)
+        before, after = (charge(regions, kernels)[0] for kernels in profiles)
+        better = {n: v for n, v in possible.items() if after[n] * _BETTER < before[n]}
+        if not better:
+            return choice
+        self.writer.write(tried, self.form, choice.keep_float, better)
+        with self.stages.stage("place"):
+            openers = [partial(open_session, path) for path in (chosen, tried)]
+            times = measure_latencies(openers, self.feed, threads=1, seconds=2 * TIME_S)
+        if times.speedups[1].median < _TIE:
+            return choice
+        return msgspec.structs.replace(choice, variants=better)
 
     def costs(self, whole: Path, regions: Sequence[Region]) -> Costs:
         """Profile both models, once, and return what each region costs in either."""

@@ -106,8 +106,8 @@ class Run:
             choice, placement = placer.choose(reference, main.path, version, memory)
             if choice.chosen == FLOAT:
                 version = self._keep_float(main, version.plan)
-            elif choice.chosen != ALL:
-                version = self.writer.write(main.path, form, choice.keep_float)
+            elif choice.chosen != ALL or choice.variants:
+                version = self.writer.write(main.path, form, choice.keep_float, choice.variants)
         elif placer is not None and self.scheme == "weight-only" and runs_here(self.config):
             assert isinstance(self.writer, SchemeWriter)
             memory = self._memory(placer.feed)
@@ -127,7 +127,7 @@ class Run:
             if placement.chosen == FLOAT:
                 self._keep_float(draft, version.plan)
             else:
-                self.writer.write(draft.path, other, version.keep_float)
+                self.writer.write(draft.path, other, version.keep_float, version.variants)
         self.plan = version.plan
         findings = Findings(
             source=self.source,

@@ -24,6 +24,7 @@ from ptq.graph.publish import check_file
 from ptq.graph.save import save_model
 from ptq.graph.scheme import SchemeEmitted
 from ptq.graph.types import Model
+from ptq.graph.variants import Variant
 from ptq.numerics.affine import QTensor
 from ptq.numerics.pairs import fit_pairs, orders_of
 from ptq.numerics.qtype import QType
@@ -68,8 +69,16 @@ class SchemeWriter:
         self.target = load_target(config.target)
         self.weight_quantizer = config.weight_quantizer()
 
+    def variants(self) -> Mapping[str, Variant]:
+        """Return nothing: there is one form only."""
+        return {}
+
     def write(
-        self, path: Path, form: FileFormat, keep_float: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        form: FileFormat,
+        keep_float: Mapping[str, str] | None = None,
+        variants: Mapping[str, Variant] | None = None,
     ) -> Version:
         """Write the model, with these nodes in float beside those that the user excludes.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ptq.config import FileFormat
 from ptq.graph.emit_qdq import Emitted
+from ptq.graph.variants import Variant
 from ptq.place.costs import Region
 from ptq.plan import Plan
 from ptq.runtime.coverage import Coverage
@@ -24,6 +25,7 @@ class Version:
         emitted: what emitting did.
         coverage: what the runtime made of it.
         regions: what is integer, as it can be placed.
+        variants: the nodes that are written in another form.
     """
 
     keep_float: Mapping[str, str]
@@ -31,12 +33,20 @@ class Version:
     emitted: Emitted
     coverage: Coverage
     regions: tuple[Region, ...]
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
 
 class Writer(Protocol):
     """Writes a model in integers, but for the nodes that are to stay in float."""
 
     def write(
-        self, path: Path, form: FileFormat, keep_float: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        form: FileFormat,
+        keep_float: Mapping[str, str] | None = None,
+        variants: Mapping[str, Variant] | None = None,
     ) -> Version:
         """Write a version and ask the runtime about it."""
+
+    def variants(self) -> Mapping[str, Variant]:
+        """Return which nodes could be written in another form that may be faster."""

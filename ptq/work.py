@@ -23,6 +23,7 @@ from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
 from ptq.graph.sites import Sites, plan_nodes, requests
 from ptq.graph.types import Model
+from ptq.graph.variants import Variant, apply_variants, possible_variants
 from ptq.numerics.affine import QTensor
 from ptq.numerics.qtype import QType
 from ptq.place.costs import Region
@@ -132,7 +133,11 @@ class Work:
             self.calibration.require_fresh(source, inputs.statistics, inputs.calibration)
 
     def write(
-        self, path: Path, form: FileFormat, keep_float: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        form: FileFormat,
+        keep_float: Mapping[str, str] | None = None,
+        variants: Mapping[str, Variant] | None = None,
     ) -> Version:
         """Write the quantized model, and take back to float what the runtime would not fuse.
 
@@ -140,6 +145,7 @@ class Work:
             path: the file.
             form: how it is written.
             keep_float: nodes that stay in float, with the reason.
+            variants: nodes that are written in another form.
         """
         kept = dict(keep_float or {})
         for _ in range(_REPAIRS):
@@ -148,6 +154,7 @@ class Work:
             with self.stages.stage("emit"):
                 model = self.source.model.clone()
                 emitted = self._emit(model, kept, plan)
+                apply_variants(model, variants or {})
                 if form == "integer":
                     fuse_integer(model)
                 model.metadata_props["ptq"] = self._recipe()
@@ -155,12 +162,21 @@ class Work:
             with self.stages.stage("check"):
                 check_file(path)
                 coverage = measure_coverage(path, [s.name for s in sites.sites])
-            version = Version(kept, plan, emitted, coverage, _regions(sites))
+            version = Version(kept, plan, emitted, coverage, _regions(sites), variants or {})
             if not coverage.unfused or self.target.runtime != "onnxruntime":
                 break
             why = "onnxruntime does not fuse it into an integer kernel"
             kept = {**kept, **dict.fromkeys(coverage.unfused, why)}
         return version
+
+    def variants(self) -> Mapping[str, Variant]:
+        """Return which nodes could be written in another form that may be faster.
+
+        None where kernels saturate: folded or shifted, other codes would be neighbours.
+        """
+        if any(rule.saturates for rule in self.target.ops.values()):
+            return {}
+        return possible_variants(self.source.model)
 
     def _sites(self, keep_float: Mapping[str, str]) -> Sites:
         sites = self._find(self.source.model, keep_float)

@@ -48,8 +48,8 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a threshold was missed, "
-    "130 interrupted.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a threshold was "
+    "missed, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="ptq")
 def _ptq() -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from ptq.errors import ConfigError
 from ptq.files import write_atomically
+from ptq.graph.variants import Variant
 from ptq.report.placement import Candidate
 
 #: Where placements are kept, in place of the user's cache folder; empty to keep none.
@@ -25,11 +26,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         candidates: what was timed.
         chosen: the name of one of them.
         keep_float: the nodes that stay in float in it, with the reason.
+        variants: the nodes that are written in another form in it.
     """
 
     candidates: tuple[Candidate, ...]
     chosen: str
     keep_float: dict[str, str]
+    variants: dict[str, Variant] = {}
 
 
 @dataclass(frozen=True, slots=True)

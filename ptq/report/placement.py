@@ -39,6 +39,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
         candidates: what was considered.
         chosen: the name of one of them.
         seconds: how long choosing took.
+        variants: nodes that are written in another form, with its name: ``stem`` or ``shift``.
         cached: whether the costs of all kernels were known from an earlier run.
     """
 
@@ -47,6 +48,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     chosen: str
     seconds: float
     cached: bool = False
+    variants: dict[str, str] = {}
 
 
 def placement_line(placement: Placement) -> str:

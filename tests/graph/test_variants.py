@@ -8,9 +8,14 @@ from hypothesis import strategies as st
 from support.models import load
 from support.nets import to_bytes
 
+from ptq.config import QuantizeConfig
+from ptq.data import open_dataset
 from ptq.graph.open_stem import open_stems, stems
 from ptq.graph.shift_weights import shift_weights, wide_convolutions
+from ptq.progress import Stages
 from ptq.runtime.session import open_session
+from ptq.source import open_source
+from ptq.work import Inputs, Work
 
 CONV = """
 g (uint8[N,{channels},{side},{side}] x) => (uint8[N,M,H,W] y)
@@ -25,7 +30,8 @@ g (uint8[N,{channels},{side},{side}] x) => (uint8[N,M,H,W] y)
 """
 
 
-def quantized(size, pads, *, channels=3, stride=2, side=12, outputs=16, seed=0):
+def quantized(size, pads, *, channels=3, stride=2, seed=0):
+    outputs, side = 16, 12
     rng = np.random.default_rng(seed)
     weights = {
         # small enough for kernels that add pairs of products in 16 bits
@@ -147,3 +153,35 @@ def test_both_forms_compute_what_they_say_in_float():
         np.testing.assert_allclose(
             run(model, x).astype(int), run(model, x, "disabled").astype(int), atol=1
         )
+
+
+def test_a_model_is_written_with_its_variants(tmp_path):
+    text = """
+    g (float[N,3,12,12] x) => (float[N,16,M,M] y) <float[32,3,3,3] w, float[16,32,3,3] v>
+    { [one] a = Conv <strides = [2,2]> (x, w) b = Relu (a) [two] y = Conv (b, v) }
+    """
+    path = tmp_path / "model.onnx"
+    path.write_bytes(to_bytes(load(text)))
+    data = np.random.default_rng(0).standard_normal((8, 3, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=data)
+    source = open_source(path)
+    inputs = Inputs(open_dataset(str(tmp_path / "data.npz"), source.inputs))
+    config = QuantizeConfig(target="ort-cpu-x86-vnni")
+    work = Work(source, inputs, config, Stages(), threads=1)
+    assert work.variants() == {"one": "stem", "two": "shift"}
+    found = []
+    for variants in ({}, work.variants()):
+        version = work.write(tmp_path / "out.onnx", "qdq", {}, variants)
+        assert not version.coverage.unfused
+        model = ir.load(tmp_path / "out.onnx")
+        types = [node.op_type for node in model.graph]
+        assert types.count("SpaceToDepth") == len(variants) / 2
+        # as float, because kernels of some machines saturate
+        found.append(run_float(model, data))
+    np.testing.assert_allclose(found[0], found[1], atol=np.ptp(found[0]) / 100)
+    other = QuantizeConfig(target="ort-cpu-x86-avx2")
+    assert not Work(source, inputs, other, Stages(), threads=1).variants(), "kernels saturate"
+
+
+def run_float(model, x):
+    return open_session(to_bytes(model), optimization="disabled").run(None, {"x": x})[0]
