@@ -15,22 +15,24 @@ from ptq.graph.describe import describe_values, opset_of, parameters, weight_byt
 from ptq.graph.load import model_files
 from ptq.graph.quantized import code_count, read_quantized
 from ptq.graph.sites import plan_nodes
+from ptq.plan import NodePlan
+from ptq.progress import Stages
 from ptq.report.inspection import Inspection, QuantizedInspection
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.kinds import is_quantized
 from ptq.runtime.layer import Layer, count_layers
+from ptq.schemes import SchemeWriter
 from ptq.source import Source, find_configured_sites
 from ptq.targets import load_target
 
 
 def inspect_source(source: Source, config: QuantizeConfig) -> Inspection:
     """Describe a prepared float model under these settings."""
-    target = load_target(config.target)
-    sites = find_configured_sites(source.model, target, config)
+    if config.scheme in ("static", "auto"):
+        nodes, predicted = _foresee(source, config)
+    else:
+        nodes, predicted = SchemeWriter(source, config, Stages(), convolutions=False).foresee()
     graph = source.model.graph
-    weights = {s.weight.name: s.weight for s in sites.sites if s.weight is not None}
-    # float32 to int8 saves three bytes of four
-    saved = sum(3 * weight_bytes(w) // 4 for w in weights.values())
     return Inspection(
         path=str(source.path),
         size_bytes=source.size_bytes,
@@ -40,10 +42,20 @@ def inspect_source(source: Source, config: QuantizeConfig) -> Inspection:
         operators=dict(Counter(n.op_type for n in graph).most_common()),
         parameters=parameters(source.model),
         prepared=source.prepared,
-        nodes=plan_nodes(source.model, sites, symmetric=config.weights_symmetric),
-        predicted_bytes=source.size_bytes - saved,
-        target=target.name,
+        nodes=nodes,
+        predicted_bytes=predicted,
+        target=config.target,
     )
+
+
+def _foresee(source: Source, config: QuantizeConfig) -> tuple[tuple[NodePlan, ...], int]:
+    """Return what static quantization would make of every node, and about how many bytes."""
+    sites = find_configured_sites(source.model, load_target(config.target), config)
+    weights = {s.weight.name: s.weight for s in sites.sites if s.weight is not None}
+    # float32 to int8 saves three bytes of four
+    saved = sum(3 * weight_bytes(w) // 4 for w in weights.values())
+    nodes = plan_nodes(source.model, sites, symmetric=config.weights_symmetric)
+    return nodes, source.size_bytes - saved
 
 
 def inspect_quantized(path: Path) -> QuantizedInspection | None:

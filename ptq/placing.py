@@ -18,9 +18,10 @@ import msgspec
 
 from ptq.config import FileFormat
 from ptq.data.feeds import Feed
+from ptq.errors import UnsupportedError
 from ptq.evaluate.latency import Latencies, measure_latencies
 from ptq.graph.save import save_model
-from ptq.place.costs import Costs, Region, blocks, boundaries, charge
+from ptq.place.costs import Costs, Region, blocks, boundaries, charge, merged
 from ptq.place.memory import Choice, Memory
 from ptq.progress import Stages
 from ptq.report.placement import ALL, Candidate, Placement
@@ -113,15 +114,16 @@ class Placer:
             integer, name = costs.cut(factor), f"conversions x{factor:g}"
             if integer in cuts.values():
                 continue
-            cuts[name] = integer
-            if integer:
-                files[name] = scratch / f"candidate{len(files)}.onnx"
-                kept = {**version.keep_float, **costs.reasons(integer)}
-                self.writer.write(files[name], self.form, kept)
+            path = scratch / f"candidate{len(files)}.onnx"
+            try:
+                self.writer.write(path, self.form, {**version.keep_float, **costs.reasons(integer)})
+            except UnsupportedError:
+                continue  # nothing is left, or only what needs integer neighbours
+            files[name], cuts[name] = path, integer
         with self.stages.stage("place"):
             openers = [partial(open_session, path) for path in (reference, *files.values())]
             times = measure_latencies(openers, self.feed, threads=1, seconds=TIME_S * len(openers))
-        chosen = _fastest(list(files), times)
+        chosen, float_is_faster = _fastest(list(files), times)
         candidates = [
             Candidate(
                 name=FLOAT, integer_nodes=0, measured_ms=times.timings[0].median_ms, ratio=1.0
@@ -131,16 +133,18 @@ class Placer:
             candidates.append(
                 Candidate(
                     name=name,
-                    integer_nodes=len(cuts[name]),
+                    integer_nodes=costs.regions(cuts[name]),
                     predicted_ms=costs.predicted_ms(cuts[name]),
                     measured_ms=times.timings[i].median_ms,
                     ratio=times.speedups[i].median,
                 )
             )
-        kept = {**version.keep_float, **costs.reasons(cuts.get(chosen, frozenset()))}
-        choice = Choice(candidates=tuple(candidates), chosen=chosen, keep_float=kept)
-        if chosen == FLOAT:
-            return choice
+        choice = Choice(
+            candidates=tuple(candidates),
+            chosen=chosen,
+            float_is_faster=float_is_faster,
+            keep_float={**version.keep_float, **costs.reasons(cuts[chosen])},
+        )
         return self._refine(choice, files[chosen], version.regions, scratch)
 
     def _refine(
@@ -180,13 +184,18 @@ class Placer:
             save_model(self.source.model, prepared)
             feeds = [self.feed, self.feed]
             floats, integers = profile_interleaved([prepared, whole], feeds, seconds=PROFILE_S)
-        float_ms, others_ms = charge(regions, floats)
-        integer_ms, _ = charge(regions, integers)
+        placed = merged(regions, floats)
+        float_ms, others_ms = charge(placed, floats)
+        integer_ms, _ = charge(placed, integers)
         tensors = {t for region in regions for t in (*region.reads, *region.writes)}
         folder = self.source.folder
         shapes = tensor_shapes(self.source.model, sorted(tensors), self.feed, folder=folder)
         return Costs(
-            blocks=blocks(regions, float_ms, integer_ms),
+            blocks=blocks(placed, float_ms, integer_ms),
+            parts={
+                whole.name: tuple(r.name for r in regions if r.name in whole.members)
+                for whole in placed
+            },
             boundaries=boundaries(shapes, measure_conversions(), frozenset(self.feed)),
             float_readers=self._float_readers(regions),
             others_ms=others_ms,
@@ -204,8 +213,10 @@ class Placer:
         return frozenset(read)
 
 
-def _fastest(names: Sequence[str], times: Latencies) -> str:
-    """Return the fastest candidate: all-integer if none is clearly faster, else float if that is.
+def _fastest(names: Sequence[str], times: Latencies) -> tuple[str, bool]:
+    """Return the fastest candidate, and whether float is faster still.
+
+    All-integer, the smallest, is taken if none is clearly faster.
 
     Args:
         names: the candidates, of which ``times`` has the float model before them.
@@ -213,6 +224,6 @@ def _fastest(names: Sequence[str], times: Latencies) -> str:
     """
     speedups = dict(zip(names, times.speedups[1:], strict=True))
     best = max(names, key=lambda name: speedups[name].median)
-    if speedups[best].verdict == "slower":
-        return FLOAT
-    return ALL if speedups[ALL].median * _TIE >= speedups[best].median else best
+    if speedups[ALL].median * _TIE >= speedups[best].median:
+        best = ALL
+    return best, speedups[best].verdict == "slower"

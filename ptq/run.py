@@ -104,7 +104,8 @@ class Run:
         if placer is not None and self.measures:
             memory = self._memory(placer.feed)
             choice, placement = placer.choose(reference, main.path, version, memory)
-            if choice.chosen == FLOAT:
+            if choice.float_is_faster and self.guard.gives_way:
+                placement = msgspec.structs.replace(placement, chosen=FLOAT)
                 version = self._keep_float(main, version.plan)
             elif choice.chosen != ALL or choice.variants:
                 version = self.writer.write(main.path, form, choice.keep_float, choice.variants)

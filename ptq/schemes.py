@@ -21,7 +21,7 @@ from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted
 from ptq.graph.emit_weight_only import WeightFormat, emit_weight_only
 from ptq.graph.publish import check_file
-from ptq.graph.save import save_model
+from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scheme import SchemeEmitted
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant
@@ -68,6 +68,13 @@ class SchemeWriter:
         self.kernels = True
         self.target = load_target(config.target)
         self.weight_quantizer = config.weight_quantizer()
+
+    def foresee(self) -> tuple[tuple[NodePlan, ...], int]:
+        """Return what would become of every node, and how many bytes the model would have."""
+        model = self.source.model.clone()
+        kept = not_placed(self.source.model, self.config)
+        emitted = self._emit(model, self.config.formats[0], kept)
+        return emitted.nodes, len(to_bytes(model))
 
     def variants(self) -> Mapping[str, Variant]:
         """Return nothing: there is one form only."""

@@ -38,6 +38,11 @@ class SpeedGuard:
         default: OnSlower = "keep-float" if measured else "write"
         return cls(options.min_speedup, options.on_slower or default)
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether the float model takes the place of an integer one that is slower."""
+        return self.on_slower == "keep-float" and self.min_speedup is None
+
     def doubts(self, latency: Latency) -> bool:
         """Whether the result is slower than float, or than the user puts up with."""
         return latency.verdict == "slower" or self._misses(latency)
@@ -65,7 +70,7 @@ class SpeedGuard:
                 f"the integer model is {1 / latency.speedup:.2f}x slower than the float one"
                 f"{blame}; --on-slower keep-float writes the float model"
             )
-        return self.on_slower == "keep-float"
+        return self.gives_way
 
     def _misses(self, latency: Latency) -> bool:
         return self.min_speedup is not None and latency.speedup < self.min_speedup

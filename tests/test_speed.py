@@ -45,6 +45,13 @@ def test_a_slower_result_fails_if_it_is_to_and_names_the_layers():
         guard(on_slower="fail").keeps_float(latency(0.5), ("conv1", "conv2"))
 
 
+def test_who_sets_a_threshold_gets_no_float_model_for_an_answer():
+    assert guard(measured=True).gives_way
+    assert not guard(measured=True, min_speedup=0.5).gives_way
+    assert not guard(measured=True, on_slower="write").gives_way
+    assert not guard(measured=False).gives_way
+
+
 def test_a_missed_threshold_is_an_error_of_its_own_exit_code():
     with pytest.raises(ThresholdError, match=r"1\.50x as fast .* asks for 2x") as caught:
         guard(measured=True, min_speedup=2.0).keeps_float(latency(1.5), ())
@@ -53,6 +60,6 @@ def test_a_missed_threshold_is_an_error_of_its_own_exit_code():
 
 def test_the_layers_at_fault_are_the_ones_that_lose_most():
     rows = [Block(f"b{i}", 1.0, 1.0 + (i - 2) / 10, (), ()) for i in range(12)]
-    found = layers_at_fault(Costs(tuple(rows), {}, frozenset(), 0.0))
+    found = layers_at_fault(Costs(tuple(rows), {}, {}, frozenset(), 0.0))
     assert [name.split()[0] for name in found] == ["b11", "b10", "b9", "b8", "b7"]
-    assert layers_at_fault(Costs(tuple(rows[:2]), {}, frozenset(), 0.0)) == ()
+    assert layers_at_fault(Costs(tuple(rows[:2]), {}, {}, frozenset(), 0.0)) == ()

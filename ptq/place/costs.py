@@ -48,19 +48,22 @@ class Costs:
     """Everything that a placement of one model may cost.
 
     Attributes:
-        blocks: the regions with the costs of their kernels.
+        blocks: the regions with the costs of their kernels; what one float kernel does the work
+            of is one block.
+        parts: the regions of each block.
         boundaries: what conversions cost, by tensor.
         float_readers: tensors that something reads in float whatever is chosen.
         others_ms: what the kernels cost that stay in float whatever is chosen.
     """
 
     blocks: tuple[Block, ...]
+    parts: Mapping[str, tuple[str, ...]]
     boundaries: Mapping[str, Boundary]
     float_readers: frozenset[str]
     others_ms: float
 
     def cut(self, factor: float = 1.0) -> frozenset[str]:
-        """Return the cheapest set of integer regions, if conversions cost so many times as much."""
+        """Return the cheapest set of integer blocks, if conversions cost so many times as much."""
         dearer = {
             name: Boundary(b.quantize_ms * factor, b.dequantize_ms * factor)
             for name, b in self.boundaries.items()
@@ -68,13 +71,22 @@ class Costs:
         return cheapest_cut(self.blocks, dearer, self.float_readers).integer
 
     def predicted_ms(self, integer: frozenset[str]) -> float:
-        """Return what the whole model would take with these regions integer."""
+        """Return what the whole model would take with these blocks integer."""
         inside = cost_of(integer, self.blocks, self.boundaries, self.float_readers)
         return self.others_ms + inside
 
     def reasons(self, integer: frozenset[str]) -> dict[str, str]:
-        """Return why the other regions stay in float."""
-        return {b.name: _reason(b) for b in self.blocks if b.name not in integer}
+        """Return why the regions of the other blocks stay in float."""
+        return {
+            region: _reason(block)
+            for block in self.blocks
+            if block.name not in integer
+            for region in self.parts[block.name]
+        }
+
+    def regions(self, integer: frozenset[str]) -> int:
+        """Return how many regions these blocks are."""
+        return sum(len(self.parts[name]) for name in integer)
 
 
 def _reason(block: Block) -> str:
@@ -104,6 +116,43 @@ def charge(
         else:
             others += kernel.ms
     return charged, others
+
+
+def merged(regions: Sequence[Region], kernels: Iterable[KernelTime]) -> tuple[Region, ...]:
+    """Return the regions with those made one that share a float kernel.
+
+    Where a float Add is part of the convolution before it, one of them alone in integers would
+    cost the other its kernel: they are placed together, under the name of the first that leads.
+    """
+    owner = {member: i for i, region in enumerate(regions) for member in region.members}
+    first = list(range(len(regions)))
+
+    def root(i: int) -> int:
+        while first[i] != i:
+            i = first[i]
+        return i
+
+    for kernel in kernels:
+        shared = sorted({root(owner[n]) for n in kernel.names if n in owner})
+        for other in shared[1:]:
+            first[other] = shared[0]
+    groups: dict[int, list[Region]] = {}
+    for i, region in enumerate(regions):
+        groups.setdefault(root(i), []).append(region)
+    return tuple(_one(group) for group in groups.values())
+
+
+def _one(group: Sequence[Region]) -> Region:
+    leader = next((region for region in group if region.leads), group[0])
+    return Region(
+        name=leader.name,
+        members=frozenset().union(*(region.members for region in group)),
+        reads=tuple(dict.fromkeys(t for region in group for t in region.reads)),
+        writes=tuple(dict.fromkeys(t for region in group for t in region.writes)),
+        dequantizes=all(region.dequantizes for region in group),
+        leads=leader.leads,
+        makes=frozenset().union(*(region.makes for region in group)),
+    )
 
 
 def blocks(

@@ -19,18 +19,24 @@ from ptq.report.placement import Candidate
 VARIABLE = "PTQ_CACHE"
 
 
+#: Raised whenever a choice of an earlier version would be misread.
+_SCHEMA = 2
+
+
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """A placement that was measured.
 
     Attributes:
         candidates: what was timed.
-        chosen: the name of one of them.
+        chosen: the name of the fastest that has integer operators.
+        float_is_faster: whether the float model is faster than that.
         keep_float: the nodes that stay in float in it, with the reason.
         variants: the nodes that are written in another form in it.
     """
 
     candidates: tuple[Candidate, ...]
     chosen: str
+    float_is_faster: bool = False
     keep_float: dict[str, str]
     variants: dict[str, Variant] = {}
 
@@ -56,7 +62,8 @@ class Memory:
         folder = _folder()
         if folder is None:
             return cls(None)
-        key = hashlib.sha256(msgspec.json.encode([host, *what], order="sorted")).hexdigest()
+        keyed = msgspec.json.encode([_SCHEMA, host, *what], order="sorted")
+        key = hashlib.sha256(keyed).hexdigest()
         return cls(folder / "placements" / f"{key[:32]}.json")
 
     def read(self) -> Choice | None:

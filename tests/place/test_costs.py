@@ -2,7 +2,7 @@
 
 import pytest
 
-from ptq.place.costs import Costs, Region, blocks, boundaries, charge
+from ptq.place.costs import Costs, Region, blocks, boundaries, charge, merged
 from ptq.place.cut import Boundary
 from ptq.runtime.conversions import Conversions, cost_ms
 from ptq.runtime.profile import KernelTime
@@ -40,6 +40,24 @@ def test_a_rewritten_operator_is_known_by_what_it_makes():
     assert charged == {"matmul": 2.0}
 
 
+def test_what_shares_a_float_kernel_is_placed_together():
+    relu = Region("pool", frozenset({"pool"}), ("z",), ("p",))
+    kernels = [kernel("FusedConv", 3.0, "conv", "add"), kernel("Pool", 1.0, "pool")]
+    one, other = merged([ADD, CONV, relu], kernels)
+    assert other == relu
+    assert one.name == "conv"
+    assert one.members == {"conv", "relu", "add"}
+    assert (set(one.reads), set(one.writes)) == ({"x", "y"}, {"y", "z"})
+    assert not one.dequantizes
+    costs = Costs(
+        blocks([one], {"conv": 1.0}, {"conv": 2.0}), {"conv": ("conv", "add")},
+        {t: Boundary(0.1, 0.1) for t in "xyz"}, frozenset("z"), 0.0,
+    )  # fmt: skip
+    assert costs.cut() == frozenset()
+    assert set(costs.reasons(frozenset())) == {"conv", "add"}
+    assert costs.regions(frozenset({"conv"})) == 2
+
+
 LINES = Conversions((0.001, 1e-6), (0.002, 2e-6), (0.01, 3e-6), (0.02, 4e-6))
 
 
@@ -59,6 +77,7 @@ def test_the_cheapest_cut_keeps_in_float_what_is_faster_so_and_says_why():
     regions = [CONV, ADD]
     costs = Costs(
         blocks(regions, {"conv": 1.0, "add": 0.1}, {"conv": 2.0, "add": 0.05}),
+        {"conv": ("conv",), "add": ("add",)},
         {t: Boundary(0.2, 0.2) for t in "xyz"},
         frozenset("z"),
         others_ms=5.0,
@@ -80,7 +99,8 @@ def test_dearer_conversions_never_make_more_boundaries():
     float_ms = {f"n{i}": 1.0 for i in range(6)}
     integer_ms = {f"n{i}": 0.5 if i % 2 else 1.2 for i in range(6)}
     around = {f"t{i}": Boundary(0.1, 0.1) for i in range(7)}
-    costs = Costs(blocks(chain, float_ms, integer_ms), around, frozenset({"t6"}), 0.0)
+    parts = {r.name: (r.name,) for r in chain}
+    costs = Costs(blocks(chain, float_ms, integer_ms), parts, around, frozenset({"t6"}), 0.0)
 
     def crossings(integer):
         sides = [f"n{i}" in integer for i in range(6)]
