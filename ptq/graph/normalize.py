@@ -14,6 +14,7 @@ from ptq.graph.passes.fold_batchnorm import FoldBatchNorm
 from ptq.graph.passes.fold_constants import FoldConstants
 from ptq.graph.passes.fold_pad import FoldPad
 from ptq.graph.passes.fold_shapes import FoldShapes
+from ptq.graph.passes.fuse_hardswish import FuseHardSwish
 from ptq.graph.passes.infer_shapes import InferShapes
 from ptq.graph.passes.inline_functions import InlineFunctions
 from ptq.graph.passes.lift_constants import LiftConstants
@@ -54,7 +55,14 @@ def normalize(model: ir.Model) -> list[str]:
     # for it writes Constant nodes
     first += [lift, UpgradeOpset(), lift, names]
     fold: list[Rewrite] = [FoldShapes(), FoldConstants(), RemoveNoOps(), UnflattenSoftmax()]
-    fold += [MergeReshapes(), FoldBatchNorm(), FoldAffine(), FoldPad(), MergeDuplicates()]
+    fold += [
+        MergeReshapes(),
+        FoldBatchNorm(),
+        FuseHardSwish(),
+        FoldAffine(),
+        FoldPad(),
+        MergeDuplicates(),
+    ]
     fold += [RemoveDead(), names]
     for rewrite in first:
         done[rewrite] += _run(rewrite, model)

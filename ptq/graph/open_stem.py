@@ -86,9 +86,7 @@ def _open(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     fold = ir.node("SpaceToDepth", [codes], {"blocksize": _BLOCK}, name=f"{node.name}/SpaceToDepth")
     fold.outputs[0].name = f"{codes.name}/folded"
-    again = ir.node(
-        "DequantizeLinear", [fold.outputs[0], *read.inputs[1:]], name=f"{fold.name}/DQ"
-    )
+    again = ir.node("DequantizeLinear", [fold.outputs[0], *read.inputs[1:]], name=f"{fold.name}/DQ")
     again.outputs[0].name = f"{codes.name}/folded/dequantized"
     graph.insert_before(node, [fold, again])
     node.replace_input_with(0, again.outputs[0])

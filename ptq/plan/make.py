@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ptq.calib import Range, Solver
 from ptq.errors import CalibrationError, PtqError
 from ptq.numerics.affine import (
@@ -17,6 +19,7 @@ from ptq.numerics.affine import (
 from ptq.numerics.qtype import QType
 from ptq.plan.plan import Decision
 from ptq.plan.request import Request
+from ptq.plan.sources import GROWTH_LIMIT, Source, covering, grown, joined_sources
 from ptq.stats.base import TensorStats
 
 #: A concatenation is tied to one scale if that costs no part more than this factor in step size:
@@ -51,30 +54,72 @@ def decide(
     Raises:
         CalibrationError: a tensor has no statistics, or they determine no range.
     """
-    asked = list(requests)
-    source = _sources(asked)
-    ranges = dict(fixed or {})
-    for request in asked:
+    making = _Making(list(requests), stats, choice, dict(fixed or {}))
+    return making.decisions()
+
+
+class _Making:
+    """Ranges and sources, as far as they are known."""
+
+    def __init__(
+        self,
+        asked: list[Request],
+        stats: Mapping[str, TensorStats],
+        choice: RangeChoice,
+        fixed: dict[str, Range],
+    ) -> None:
+        self.asked = asked
+        self.stats = stats
+        self.choice = choice
+        self.settled = {*fixed, *joined_sources(asked)}
+        self.ranges = fixed
+        self.sources: dict[str, Source] = {}
+        self.zeros: dict[str, float] = {}
+
+    def decisions(self) -> dict[str, Decision]:
+        for request in self.asked:
+            self._find_source(request)
+        for request in self.asked:
+            if request.joins and request.tensor not in self.ranges:
+                _join(request, self.sources, self.ranges)
+        return {
+            name: _decision(source, self.ranges, self.stats, self.choice)
+            for name, source in self.sources.items()
+        }
+
+    def _find_source(self, request: Request) -> None:
         name = request.tensor
-        if source[name] == name and not request.joins and name not in ranges:
-            ranges[name] = _solve(request, stats, choice)
-    for request in asked:
-        if request.joins and request.tensor not in ranges:
-            _join(request, source, ranges)
-    return {r.tensor: _decision(r, source, ranges, stats, choice) for r in asked}
+        if request.copies:
+            source = self.sources[request.copies].then(request.factor, request.shift)
+            if request.shift == 0.0 or self._has_zero(source):
+                self.sources[name] = source
+                return
+        self.sources[name] = Source(name)
+        if not request.joins and name not in self.ranges:
+            self.ranges[name] = _solve(request, self.stats, self.choice)
+            if request.constant is not None:
+                self.settled.add(name)
 
-
-def _sources(asked: list[Request]) -> dict[str, str]:
-    """Map each tensor to the one whose scale it takes: itself, unless it is a copy."""
-    source: dict[str, str] = {}
-    for request in asked:
-        source[request.tensor] = source[request.copies] if request.copies else request.tensor
-    return source
+    def _has_zero(self, source: Source) -> bool:
+        """Make a code of the source's value where the copy is zero, if that costs little."""
+        known = self.zeros.get(source.tensor)
+        if known is not None:
+            return math.isclose(known, source.zero, rel_tol=1e-6)
+        if source.tensor in self.settled or self.choice.solver.power_of_two:
+            return False
+        chosen = self.ranges[source.tensor]
+        step = float(_params(chosen, self.choice).scale)
+        wide = covering(chosen, source.zero)
+        wanted = grown(wide, source.zero, float(_params(wide, self.choice).scale))
+        if wanted is None or float(_params(wanted, self.choice).scale) > GROWTH_LIMIT * step:
+            return False
+        self.ranges[source.tensor], self.zeros[source.tensor] = wanted, source.zero
+        return True
 
 
 def _solve(request: Request, stats: Mapping[str, TensorStats], choice: RangeChoice) -> Range:
     if request.constant is not None:
-        return _around(request.constant, choice)
+        return _around(*request.constant, choice)
     observed = stats.get(request.observed or "")
     if observed is None:
         raise CalibrationError(
@@ -86,22 +131,31 @@ def _solve(request: Request, stats: Mapping[str, TensorStats], choice: RangeChoi
         raise CalibrationError(f"tensor '{request.observed}': {error}") from error
 
 
-def _around(constant: float, choice: RangeChoice) -> Range:
-    """Return a range in which a constant is a code, or as near to one as the scales allow."""
+def _around(least: float, largest: float, choice: RangeChoice) -> Range:
+    """Return the range of a constant; one number is a code, or as near to one as the scales allow.
+
+    Args:
+        least: its least value.
+        largest: its largest value.
+        choice: what ranges are allowed.
+    """
     if choice.solver.power_of_two:
-        largest = 2 ** (choice.qtype.bits - 1)
-        step = 2.0 ** math.ceil(math.log2(abs(constant) / (largest - 1))) if constant else 1.0
-        return Range(-largest * step, (largest - 1) * step)
-    return Range(min(constant, 0.0), max(constant, 0.0))
+        codes = 2 ** (choice.qtype.bits - 1)
+        magnitude = max(abs(least), abs(largest))
+        step = 2.0 ** math.ceil(math.log2(magnitude / (codes - 1))) if magnitude else 1.0
+        return Range(-codes * step, (codes - 1) * step)
+    return Range(min(least, 0.0), max(largest, 0.0))
 
 
-def _join(request: Request, source: Mapping[str, str], ranges: dict[str, Range]) -> None:
+def _join(request: Request, sources: Mapping[str, Source], ranges: dict[str, Range]) -> None:
     """Give a concatenation the union of its parts, and its parts the same where that is cheap."""
-    parts = [source[name] for name in request.joins]
-    union = Range(min(ranges[p].lo for p in parts), max(ranges[p].hi for p in parts))
+    parts = [sources[name] for name in request.joins]
+    given = [part.of(ranges[part.tensor]) for part in parts]
+    union = Range(min(r.lo for r in given), max(r.hi for r in given))
     ranges[request.tensor] = union
-    if all(_width(union) <= TIE_LIMIT * _width(ranges[p]) for p in parts):
-        ranges.update(dict.fromkeys(parts, union))
+    shifted = any(part.shift for part in parts)
+    if not shifted and all(_width(union) <= TIE_LIMIT * _width(r) for r in given):
+        ranges.update({part.tensor: part.for_copy(union) for part in parts})
 
 
 def _width(r: Range) -> float:
@@ -109,26 +163,45 @@ def _width(r: Range) -> float:
 
 
 def _decision(
-    request: Request,
-    source: Mapping[str, str],
+    source: Source,
     ranges: Mapping[str, Range],
     stats: Mapping[str, TensorStats],
     choice: RangeChoice,
 ) -> Decision:
-    root = source[request.tensor]
-    chosen = ranges[root]
+    chosen = ranges[source.tensor]
     params = _params(chosen, choice)
-    observed = stats.get(root)
+    observed = stats.get(source.tensor)
     clipped = 0.0 if observed is None else observed.hist.share_outside(chosen.lo, chosen.hi)
+    copied = source.of(chosen)
+    scale = _scale(params, copied, source, choice)
     return Decision(
         qtype=choice.qtype.name,
-        lo=chosen.lo,
-        hi=chosen.hi,
-        scale=float(params.scale),
-        zero_point=int(params.zero_point),
+        lo=copied.lo,
+        hi=copied.hi,
+        scale=scale,
+        zero_point=int(params.zero_point) + _moved(source, params),
         clip_share=clipped,
-        observed=root,
+        observed=source.tensor,
     )
+
+
+def _scale(params: QParams, copied: Range, source: Source, choice: RangeChoice) -> float:
+    """Return the scale of a copy.
+
+    It is that of the copy's own range where that has the zero point which the codes were made
+    with: of tensors tied to one range, the scales are then equal to the bit.
+    """
+    if source.factor == 1.0:
+        return float(params.scale)
+    own = _params(copied, choice) if source.shift == 0.0 else params
+    if source.shift == 0.0 and int(own.zero_point) == int(params.zero_point):
+        return float(own.scale)
+    return float(np.float32(float(params.scale) * source.factor))
+
+
+def _moved(source: Source, params: QParams) -> int:
+    """Return by how many codes the zero point of a copy lies above that of its source."""
+    return round(source.zero / float(params.scale))
 
 
 def _params(chosen: Range, choice: RangeChoice) -> QParams:

@@ -9,7 +9,7 @@ import msgspec
 
 from ptq.errors import ConfigError
 
-Role = Literal["linear", "elementwise", "move"]
+Role = Literal["linear", "elementwise", "move", "rescale"]
 
 
 class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -18,8 +18,9 @@ class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     Attributes:
         role: ``linear`` operators (a constant weight) start integer regions; ``elementwise`` ones
             compute on codes and requantize; ``move`` ones copy codes, so that input and output
-            share one scale. The last two become integer only between integer neighbours: alone,
-            the QuantizeLinear around them costs more than they save.
+            share one scale. These two become integer only between integer neighbours: alone,
+            the QuantizeLinear around them costs more than they save. ``rescale`` operators
+            multiply by a constant, and need no kernel: the codes stay, and their scale changes.
         weight: index of the constant weight input, for ``linear``.
         bias: index of the bias input, for ``linear``.
         inputs: how many leading inputs are activations; the rest are parameters (shapes, axes).
@@ -28,10 +29,19 @@ class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             float unless an integer consumer wants it.
         absorbs: whether a following Relu or Clip may be absorbed into the requantization.
         after: operators one of which must have produced the input for the kernel to be fast.
+        rescales: whether an ``elementwise`` operator is a ``rescale`` one where its other operand
+            is a positive constant.
         when: attribute values the kernel demands; an absent attribute has its ONNX default.
         asymmetric_depthwise: whether depthwise weights may have zero points other than 0.
         saturates: whether the kernel adds the products of neighbouring inputs two by two in 16
             bits that saturate; weights must then be small enough (`ptq.numerics.pairs`).
+        asymmetric: whether weights may have zero points other than 0.
+        per_channel: whether the weight may have a scale for each output channel.
+        integer_bias: whether the bias is int32 at the scale of the products, or stays in float.
+        clips_codes: whether a Clip may follow QuantizeLinear where saturation does not do what an
+            absorbed Relu or Clip did; where not, Relu and Clip stay in the graph, before it.
+        fuses: whether the kernel is merged into the linear operator that computes one of its
+            operands, which then stays in float (a residual Add).
     """
 
     role: Role
@@ -41,9 +51,15 @@ class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     output: bool = True
     absorbs: bool = False
     after: tuple[str, ...] = ()
+    rescales: bool = False
     when: dict[str, int | float | str] = {}
     asymmetric_depthwise: bool = True
     saturates: bool = False
+    asymmetric: bool = True
+    per_channel: bool = True
+    integer_bias: bool = True
+    clips_codes: bool = True
+    fuses: bool = False
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,6 +70,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         title: one line for people.
         activation: the type of activation codes, such as ``uint8``.
         weight: the type of weight codes, such as ``int8``.
+        runtime: what can be asked, on the machine at hand, how it runs a model: onnxruntime, or
+            nothing. What its optimizers would undo is kept apart only for it.
+        activation_symmetric: whether activations must have their zero point in the middle.
         ops: rules by operator type; an operator without a rule stays in float.
         left_float: why operators that a user might expect stay in float.
     """
@@ -62,6 +81,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     title: str
     activation: str
     weight: str
+    runtime: Literal["onnxruntime", ""] = ""
+    activation_symmetric: bool = False
     ops: dict[str, OpRule]
     left_float: dict[str, str] = {}
 
@@ -96,6 +117,7 @@ def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         inner = merged.get(key)
-        both = isinstance(value, dict) and isinstance(inner, dict)
-        merged[key] = _over(inner, value) if both else value
+        if isinstance(value, dict) and isinstance(inner, dict):
+            value = _over(inner, value)
+        merged[key] = value
     return merged

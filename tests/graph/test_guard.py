@@ -126,7 +126,8 @@ def test_a_float_gemm_between_integer_ones_stays_float(kept, after):
           {after}
           z = Gemm (t, w1)
           q = Gemm (u, w1)
-          y = Add (q, z)
+          a = Add (q, z)
+          y = Sub (a, u)
         }}"""
     # the kept operator reads the float result of the first Gemm unless something integer reads it
     # too: then that result is quantized, and the hazard is there

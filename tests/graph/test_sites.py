@@ -211,7 +211,7 @@ def test_the_range_of_an_absorbed_node(clip, bounds):
             {},  # the prepare passes fold the constant
         ),
         (
-            "t = Conv (x, w) r = LeakyRelu (t) s = Add (r, array) y = Conv (s, w)",
+            "t = Conv (x, w) r = LeakyRelu (t) s = Mul (r, array) y = Conv (s, w)",
             {"r": "no integer operator after it", "s": "an operand is a constant array"},
         ),
         (
@@ -296,16 +296,17 @@ def test_requests_name_the_source_of_every_scale():
     found = sites_of("""
         t = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu (t)
         m = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (r)
-        s = Sigmoid (m) h = Mul (s, half)
-        c = Concat <axis = 2> (m, h) y = Conv (c, w)""")
+        s = Sigmoid (m) h = Mul (s, half) e = Add (h, minus)
+        c = Concat <axis = 2> (m, e) y = Conv (c, w)""")
     assert requests(found) == [
         Request("x", observed="x"),
         Request("r", observed="r"),
         Request("m", copies="r"),
         Request("s", observed="s"),
-        Request("half", constant=0.5),
-        Request("h", observed="h"),
-        Request("c", joins=("m", "h")),
+        Request("h", copies="s", factor=0.5),
+        Request("minus", constant=(-1.0, -1.0)),
+        Request("e", observed="e", copies="h", shift=-1.0),
+        Request("c", joins=("m", "e")),
         Request("y", observed="y"),
     ]
 

@@ -66,7 +66,7 @@ def test_a_copy_has_the_decision_of_its_source_through_any_number_of_copies():
 @pytest.mark.parametrize("choice", [MINMAX, SYMMETRIC, QCODE])
 @given(value=st.floats(-1e6, 1e6, width=32).filter(lambda v: v == 0 or abs(v) > 1e-6))
 def test_a_constant_is_a_code_or_near_one(choice, value):
-    found = decide([Request("c", constant=value)], {}, choice)["c"]
+    found = decide([Request("c", constant=(value, value))], {}, choice)["c"]
     code = np.clip(np.rint(value / found.scale) + found.zero_point, 0, 255)
     back = (code - found.zero_point) * np.float32(found.scale)
     # exact but for the rounding of the scale; a power of two leaves half of one of 64 steps
@@ -76,7 +76,7 @@ def test_a_constant_is_a_code_or_near_one(choice, value):
 
 def test_the_constant_zero_is_exact():
     for choice in (MINMAX, SYMMETRIC, QCODE):
-        found = decide([Request("c", constant=0.0)], {}, choice)["c"]
+        found = decide([Request("c", constant=(0.0, 0.0))], {}, choice)["c"]
         assert found.scale > 0
 
 
@@ -143,7 +143,7 @@ def test_power_of_two_ranges_stay_powers_of_two_when_joined():
 
 def test_fixed_ranges_replace_the_solver_for_observed_constant_and_joined_tensors():
     asked, observed = requested(a=(-1, 3), b=(-2, 2))
-    asked += [Request("half", constant=0.5), Request("joined", joins=("a", "b"))]
+    asked += [Request("half", constant=(0.5, 0.5)), Request("joined", joins=("a", "b"))]
     fixed = {"a": Range(-8, 7.9375), "b": Range(-4, 3.96875), "half": Range(-1, 0.9921875),
              "joined": Range(-2, 1.984375)}  # fmt: skip
     found = decide(asked, observed, QCODE, fixed=fixed)

@@ -32,7 +32,9 @@ NETS = {
     "move": "t = Conv (x, w) r = Transpose <perm = [0, 1, 3, 2]> (t) y = Conv (r, v)",
     "concatenation": """t = Conv (x, w) r = Relu (t) s = Conv (x, v) c = Concat <axis = 2> (r, s)
                         y = Conv (c, w)""",
-    "scalar": "t = Conv (x, w) r = Sigmoid (t) s = Mul (r, half) y = Conv (s, v)",
+    "scalar": """t = Conv (x, w) r = Sigmoid (t) a = Add (r, half) s = Sigmoid (a)
+                 y = Conv (s, v)""",
+    "factor": "t = Conv (x, w) r = Sigmoid (t) s = Mul (r, half) y = Conv (s, v)",
 }
 
 
@@ -153,7 +155,7 @@ def test_a_bad_start_is_mended():
     assert found.error < 2 * error(good, feeds)
 
 
-@pytest.mark.parametrize(("name", "scales"), [("move", 3), ("scalar", 5)])
+@pytest.mark.parametrize(("name", "scales"), [("move", 3), ("scalar", 6), ("factor", 4)])
 def test_evaluations_are_two_for_each_scale_and_sweep(name, scales):
     # copies go with their sources, and a constant has no scale to turn
     text = net(name)

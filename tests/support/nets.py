@@ -21,8 +21,9 @@ from onnx.reference import ReferenceEvaluator
 from support.models import Arrays, load, random_feed
 
 from ptq.calib import Solver, parse_method
-from ptq.graph.emit_qdq import Emitted, emit_qdq, unsaturated
+from ptq.graph.emit_qdq import Emitted, emit_qdq
 from ptq.graph.normalize import normalize
+from ptq.graph.site_weights import unsaturated
 from ptq.graph.sites import Site, Sites, find_sites, plan_nodes, requests
 from ptq.numerics.affine import QParams, QTensor, fake_quantize
 from ptq.numerics.qtype import QType
@@ -66,6 +67,7 @@ class Settings:
             op_types=self.op_types,
             exclude=self.exclude,
             keep_float=dict(self.keep_float),
+            dyadic=self.solver.power_of_two,
         )
 
     def quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
@@ -142,7 +144,8 @@ def quantize(
     if decisions is None:
         stats = observed(source, feeds, [r.observed for r in asked if r.observed])
         qtype = QType.parse(settings.target.activation)
-        decisions = decide(asked, stats, RangeChoice(settings.solver, qtype, settings.symmetric))
+        symmetric = settings.symmetric or settings.target.activation_symmetric
+        decisions = decide(asked, stats, RangeChoice(settings.solver, qtype, symmetric))
     nodes = plan_nodes(source, sites, symmetric=settings.weights_symmetric)
     plan = Plan(target=settings.target.name, tensors=dict(decisions), nodes=nodes)
     model, emitted = _emit(source, plan, settings)
@@ -159,7 +162,8 @@ def _emit(
 ) -> tuple[ir.Model, Emitted]:
     model = source.clone()
     sites = settings.sites(model)
-    return model, emit_qdq(model, sites, plan, settings.quantize_weight, absorb=absorb)
+    guard = settings.target.runtime == "onnxruntime"
+    return model, emit_qdq(model, sites, plan, settings.quantize_weight, absorb=absorb, guard=guard)
 
 
 def observed(

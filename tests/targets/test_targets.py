@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from ptq.errors import ConfigError
-from ptq.graph.sites import _ATTRIBUTE_DEFAULTS
+from ptq.graph.candidates import ATTRIBUTE_DEFAULTS
 from ptq.numerics.qtype import QType
 from ptq.targets import OpRule, Target, load_target, target_names
 
@@ -67,7 +67,7 @@ def test_what_a_rule_asks_about_an_attribute_has_a_default(target, op_type):
         default = schema(op_type).attributes[attribute].default_value
         found = onnx.helper.get_attribute_value(default)
         found = found.decode() if isinstance(found, bytes) else found
-        assert _ATTRIBUTE_DEFAULTS[op_type, attribute] == found
+        assert ATTRIBUTE_DEFAULTS[op_type, attribute] == found
 
 
 @RULES
@@ -89,6 +89,53 @@ def test_an_operator_has_a_rule_or_a_reason(name):
         assert not why.endswith(".")
     for rule in target.ops.values():
         assert set(rule.after) <= set(target.ops)
+
+
+@RULES
+def test_only_what_has_a_weight_or_a_bias_says_how_it_must_be(target, op_type):
+    rule = load_target(target).ops[op_type]
+    if rule.weight is None:
+        assert rule.asymmetric
+        assert rule.per_channel
+        assert rule.asymmetric_depthwise
+        assert not rule.saturates
+    assert rule.integer_bias or rule.bias is not None
+    # a Clip on codes stands where a Relu was absorbed, and a kernel is merged into a linear one
+    assert rule.clips_codes or rule.absorbs
+    assert not rule.fuses or rule.role == "elementwise"
+
+
+@TARGETS
+def test_only_onnxruntime_can_be_asked(name):
+    assert (load_target(name).runtime == "onnxruntime") == name.startswith("ort-")
+
+
+def test_each_target_takes_the_codes_its_backend_does():
+    tensorrt = load_target("tensorrt")
+    assert (tensorrt.activation, tensorrt.activation_symmetric) == ("int8", True)
+    assert not any(r.integer_bias for r in tensorrt.ops.values() if r.bias is not None)
+    assert not any(r.asymmetric for r in tensorrt.ops.values() if r.weight is not None)
+    assert all(not r.output for r in tensorrt.ops.values())
+    qnn = load_target("qnn")
+    assert {op for op, r in qnn.ops.items() if r.weight is not None and r.per_channel} == {"Conv"}
+    assert all(r.output for r in qnn.ops.values())
+    # cores without dot products add two products in 16 bits: -128 * -128 * 2 does not fit
+    assert QType.parse(load_target("ort-cpu-arm64").weight).qmin == -127
+    assert 127 * 128 * 2 < 2**15 <= 128 * 128 * 2
+
+
+@pytest.mark.parametrize("name", ["ort-cpu-x86-avx2", "ort-cpu-arm64"])
+def test_a_target_that_extends_another_differs_in_what_it_says(name):
+    base, target = (msgspec.to_builtins(load_target(n)) for n in ("ort-cpu-x86-vnni", name))
+    changed = {key for key in base if base[key] != target[key]}
+    weighted = {op for op in base["ops"] if base["ops"][op] != target["ops"][op]}
+    if name == "ort-cpu-arm64":
+        assert changed == {"name", "title", "weight"}
+    else:
+        assert changed == {"name", "title", "ops"}
+        assert weighted == {"Conv", "Gemm", "MatMul"}
+        for op in weighted:
+            assert {**base["ops"][op], "saturates": True} == target["ops"][op]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fold Mul, Div, Add and Sub of constants into the linear operator before them."""
+"""Fold Mul, Div, Add and Sub of constants into the linear operator before or after them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from ptq.graph.passes.edit import (
     Array,
     Initializers,
     absorb,
+    bypass,
     constant,
     input_at,
     is_op,
     only_user,
 )
-from ptq.graph.passes.linear import Affine, data_rank, fold_behind
+from ptq.graph.passes.linear import Affine, data_rank, fold_before, fold_behind
 
 
 class FoldAffine(Rewrite):
     """Fold elementwise constants, one number or one per channel, into weights and bias.
 
-    A weight that several operators share is not copied for it: that would cost more than it saves.
+    Of the operator after them, weights take one number only: a scale for each of its inputs would
+    make their sizes uneven, which costs precision when they are quantized. A weight that several
+    operators share is not copied for it: that would cost more than it saves.
     MatMul followed by Add of a vector is left alone: it is how a linear layer with a bias is
     written, and MatMul has nowhere to put a bias.
     """
@@ -47,15 +50,25 @@ def _fold(node: ir.Node, constants: Initializers) -> bool:
         # an operand of more dimensions than the tensor would add some to the output
         if affine is None or operand.ndim > _least_rank(value):
             continue
-        if not _copies_weight(value, affine) and fold_behind(value, affine, constants):
+        if not _copies_weight(value.producer(), affine) and fold_behind(value, affine, constants):
             return absorb(node, value)
+        if _fold_forward(node, affine, constants):
+            return bypass(node, value)
     return False
 
 
-def _copies_weight(value: ir.Value, affine: Affine) -> bool:
+def _fold_forward(node: ir.Node, affine: Affine, constants: Initializers) -> bool:
+    output = node.outputs[0]
+    if affine.scales and affine.axis is not None:
+        return False
+    if _copies_weight(only_user(output), affine):
+        return False
+    return fold_before(output, affine, constants)
+
+
+def _copies_weight(linear: ir.Node | None, affine: Affine) -> bool:
     """Return whether a scale would have to be folded into a copy of a weight that is shared."""
-    producer = value.producer()
-    weight = None if producer is None else input_at(producer, 1)
+    weight = None if linear is None else input_at(linear, 1)
     return weight is not None and only_user(weight) is None and affine.scales
 
 

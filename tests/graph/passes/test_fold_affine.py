@@ -189,3 +189,77 @@ def test_a_shared_bias_is_copied_for_a_shift():
     first, second = model.graph
     assert first.inputs[1] is second.inputs[1]
     assert first.inputs[2] is not second.inputs[2]
+
+
+# -- in front of a linear operator -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "linear"),
+    [
+        ("Mul (x, k)", "Conv <pads = [1, 1, 1, 1]> (h, w, b)"),
+        ("Div (x, k)", "Conv (h, w)"),
+        ("Add (x, k)", "Conv (h, w, b)"),
+        ("Sub (k, x)", "Conv (h, w)"),
+        ("Sub (x, c)", "Conv (h, w)"),
+        ("Mul (k, x)", "Conv <group = 2> (h, g, b)"),
+        ("Add (c, x)", "Conv <group = 2> (h, g, b)"),
+    ],
+)
+def test_in_front_of_a_convolution(expression, linear):
+    model = load(f"""
+        g (float[N, 4, 5, 5] x) => (float[N, 4, H, W] y)
+        <float[4, 4, 3, 3] w, float[4, 2, 3, 3] g, float[4] b, float k, float[4, 1, 1] c> {{
+          h = {expression}
+          y = {linear}
+        }}""")
+    check_rewrite(FoldAffine(), model, count=1, tolerance=TOLERANCE)
+    assert op_types(model) == ["Conv"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "linear"),
+    [
+        # padding is zero after the map, not the shift
+        ("Add (x, k)", "Conv <pads = [1, 1, 1, 1]> (h, w, b)"),
+        ("Add (x, k)", 'Conv <auto_pad = "SAME_UPPER"> (h, w, b)'),
+        # weights of uneven size cost precision
+        ("Mul (x, c)", "Conv (h, w)"),
+        ("Div (k, x)", "Conv (h, w)"),
+    ],
+)
+def test_what_a_convolution_cannot_take_in_front_is_left_alone(expression, linear):
+    model = load(f"""
+        g (float[N, 4, 5, 5] x) => (float[N, 4, H, W] y)
+        <float[4, 4, 3, 3] w, float[4] b, float k, float[4, 1, 1] c> {{
+          h = {expression}
+          y = {linear}
+        }}""")
+    check_rewrite(FoldAffine(), model, count=0)
+
+
+def test_what_others_read_too_is_left_in_front():
+    model = load("""
+        g (float[N, 4, 5, 5] x) => (float[N, 4, H, W] y, float[N, 4, H, W] h)
+        <float[4, 4, 3, 3] w, float k> { h = Mul (x, k) y = Conv (h, w) }""")
+    check_rewrite(FoldAffine(), model, count=0)
+
+
+def test_a_weight_that_is_shared_takes_no_scale_from_the_front():
+    model = load("""
+        g (float[N, 4, 5, 5] x) => (float[N, 4, H, W] y)
+        <float[4, 4, 1, 1] w, float k> {
+          h = Mul (x, k) t = Conv (h, w) r = Relu (t) y = Conv (r, w)
+        }""")
+    check_rewrite(FoldAffine(), model, count=0)
+
+
+@pytest.mark.parametrize("expression", ["Add (x, k)", "Sub (x, c)", "Mul (k, x)"])
+def test_in_front_of_gemm(expression):
+    model = load(f"""
+        g (float[N, 4] x) => (float[N, 5] y) <float[4, 5] w, float[5] b, float k, float[4] c> {{
+          h = {expression}
+          y = Gemm (h, w, b)
+        }}""")
+    check_rewrite(FoldAffine(), model, count=1, tolerance=TOLERANCE)
+    assert op_types(model) == ["Gemm"]

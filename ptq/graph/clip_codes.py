@@ -1,0 +1,65 @@
+"""Clip on codes, where saturation does not do it already."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ptq.graph.qdq_writer import QdqWriter
+from ptq.numerics.affine import QParams, quantize
+from ptq.numerics.qtype import QType
+from ptq.plan import Decision
+
+
+def clip_codes(
+    writer: QdqWriter, codes: ir.Value, name: str, bounds: tuple[float, float], decision: Decision
+) -> ir.Value:
+    """Return the codes of values clipped to a range.
+
+    Rounding is monotone, so that clipping before and after it give the same code.
+
+    Args:
+        writer: of the graph.
+        codes: of the values as they are.
+        name: what to call new values after.
+        bounds: the range.
+        decision: what the codes stand for.
+    """
+    if saturates(bounds, decision):
+        return codes
+    storage = QType.parse(decision.qtype).storage
+    ends = [
+        writer.constant_of(f"{name}/{end}", np.asarray(code, storage))
+        for end, code in zip(("clip_lo", "clip_hi"), _range(bounds, decision), strict=True)
+    ]
+    node = ir.node("Clip", [codes, *ends], name=writer.fresh(f"{name}/Clip"))
+    return writer.place(node, f"{name}/clipped", codes.dtype, after=codes.producer())
+
+
+def saturates(bounds: tuple[float, float], decision: Decision) -> bool:
+    """Return whether the ends of a range are those of the grid: then quantizing clips to it."""
+    qtype = QType.parse(decision.qtype)
+    return _range(bounds, decision) == (qtype.qmin, qtype.qmax)
+
+
+def shares_codes(copy: Decision, other: Decision) -> bool:
+    """Return whether two tensors have the same codes, each with its own scale and zero point."""
+    return copy.observed == other.observed
+
+
+def params_of(decision: Decision) -> QParams:
+    """Return scale and zero point as arrays."""
+    qtype = QType.parse(decision.qtype)
+    return QParams(
+        scale=np.asarray(decision.scale, np.float32),
+        zero_point=np.asarray(decision.zero_point, qtype.storage),
+        qtype=qtype,
+        axis=None,
+    )
+
+
+def _range(bounds: tuple[float, float], decision: Decision) -> tuple[int, int]:
+    """Return the codes of the ends of a range."""
+    finite = np.clip(np.asarray(bounds), -3e38, 3e38).astype(np.float32)
+    lo, hi = (int(code) for code in quantize(finite, params_of(decision)))
+    return lo, hi

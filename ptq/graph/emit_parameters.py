@@ -1,0 +1,116 @@
+"""Put the weights and biases of sites behind DequantizeLinear."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ptq.graph.passes.edit import constant
+from ptq.graph.qdq_writer import QdqWriter
+from ptq.graph.site import Site, gate_of, name_of
+from ptq.graph.site_weights import QuantizeWeight, bias_fits, quantize_site_weight
+from ptq.graph.writer import label
+from ptq.numerics.affine import QTensor
+from ptq.plan import Plan
+
+#: What determines the codes of a weight: its name, axis, symmetry.
+_Key = tuple[str, int | None, bool]
+
+
+class ParameterEmitter:
+    """Quantizes what sites multiply by and add, and counts what it did.
+
+    Attributes:
+        weights: the quantized weights, each with its dequantized value.
+        biases: how many biases became int32.
+        widened: names of the sites of which a weight scale was enlarged for the bias.
+        coarse: names of the sites of which the bias is rounded by more than half an output step.
+    """
+
+    def __init__(
+        self, writer: QdqWriter, plan: Plan, quantize_weight: QuantizeWeight, *, absorb: bool
+    ) -> None:
+        self.writer = writer
+        self.scales = {name: np.float32(d.scale) for name, d in plan.tensors.items()}
+        self.nodes = {n.name: n for n in plan.nodes}
+        self.quantize_weight = quantize_weight
+        self.absorb = absorb
+        self.weights: dict[_Key, tuple[QTensor, ir.Value]] = {}
+        self.biases = 0
+        self.widened: list[str] = []
+        self.coarse: list[str] = []
+
+    def emit(self, site: Site) -> None:
+        """Put the weight and the bias of a linear site behind DequantizeLinear."""
+        weight, rule = site.weight, site.rule
+        assert weight is not None and rule.weight is not None
+        bias = self._bias_of(site)
+        tensor, dequantized = self._weight(site, weight, bias)
+        site.node.replace_input_with(rule.weight, dequantized)
+        if bias is None or rule.bias is None:
+            return
+        scale = (self._input_scale(site) * tensor.qparams.scale).astype(np.float32)
+        if site.requantize:
+            step = self.scales[name_of(site.outputs[0])]
+            if np.any((scale > step) & (bias.reshape(-1) != 0.0)):
+                self.coarse.append(site.name)
+        site.node.replace_input_with(rule.bias, self._bias(site, bias, scale))
+
+    def _bias_of(self, site: Site) -> np.ndarray | None:
+        """Return the bias, with what an absorbed HardSigmoid adds."""
+        bias = constant(site.bias) if site.rule.integer_bias else None
+        if bias is None or site.absorbed is None or not self.absorb:
+            return bias
+        gate = gate_of(site.absorbed)
+        return bias if gate is None else (bias + gate.beta / gate.alpha).astype(np.float32)
+
+    def _weight(
+        self, site: Site, weight: ir.Value, bias: np.ndarray | None
+    ) -> tuple[QTensor, ir.Value]:
+        """Return the quantized weight, shared between sites as the float one was."""
+        symmetric, input_scale = self.nodes[site.name].weight_symmetric, self._input_scale(site)
+        key = name_of(weight), site.weight_axis, symmetric
+        shared = self.weights.get(key)
+        if shared is not None and bias_fits(bias, input_scale, shared[0]):
+            return shared
+        array = constant(weight)
+        assert array is not None
+        found = quantize_site_weight(
+            site, array, bias, input_scale, self.quantize_weight, symmetric=symmetric
+        )
+        if found.widened:
+            self.widened.append(site.name)
+        dequantized = self._dequantized(name_of(weight), found.tensor, site.node)
+        self.weights[key] = found.tensor, dequantized
+        return found.tensor, dequantized
+
+    def _dequantized(self, name: str, tensor: QTensor, before: ir.Node) -> ir.Value:
+        params, name, write = tensor.qparams, label(name), self.writer.constant_of
+        codes = write(f"{name}/quantized", tensor.codes)
+        scale = write(f"{name}/scale", params.scale)
+        zero_point = write(f"{name}/zero_point", params.zero_point)
+        return self.writer.dequantize(
+            codes, f"{name}/dequantized", (scale, zero_point), before=before, axis=params.axis
+        )
+
+    def _bias(self, site: Site, bias: np.ndarray, scale: np.ndarray) -> ir.Value:
+        assert site.bias is not None
+        flat = bias.reshape(-1).astype(np.float64)
+        codes = np.rint(flat / scale).astype(np.int32)
+        name, write = label(f"{site.bias.name}/{site.name}"), self.writer.constant_of
+        self.biases += 1
+        quantized = write(f"{name}/quantized", codes.reshape(bias.shape))
+        parameters = (
+            write(f"{name}/scale", scale),
+            write(f"{name}/zero_point", np.zeros(scale.shape, np.int32)),
+        )
+        return self.writer.dequantize(
+            quantized,
+            f"{name}/dequantized",
+            parameters,
+            before=site.node,
+            axis=None if scale.ndim == 0 else bias.ndim - 1,
+        )
+
+    def _input_scale(self, site: Site) -> np.float32:
+        return self.scales[name_of(site.activations[0])]
