@@ -12,7 +12,7 @@ import msgspec
 from ptq.config import Scheme
 from ptq.errors import ConfigError, PtqError
 from ptq.graph.publish import Draft
-from ptq.placing import FLOAT
+from ptq.placing import FLOATS
 from ptq.report import Report
 from ptq.run import Job, Run
 
@@ -84,7 +84,7 @@ def choose_scheme(reports: Mapping[str, Report]) -> str:
 
 
 def _is_float(report: Report) -> bool:
-    return report.placement is not None and report.placement.chosen == FLOAT
+    return report.placement is not None and report.placement.chosen in FLOATS
 
 
 def _sqnr_db(report: Report) -> float:

@@ -31,10 +31,11 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
         )
     if found.proof is not None:
         yield from _doubts(*found.proof, found.faults)
-    if found.placement is not None and found.placement.chosen == "float":
+    if found.placement is not None and found.placement.chosen.startswith("float"):
+        prepared = "prepared " if found.placement.chosen != "float" else ""
         yield (
-            "no placement is faster than float here, so that the float model was written; "
-            "--prefer size writes the smaller integer model all the same"
+            f"no placement is faster than float here, so that the {prepared}float model was "
+            "written; --prefer size writes the smaller integer model all the same"
         )
     if found.coverage.unfused:
         names = ", ".join(found.coverage.unfused)

@@ -35,6 +35,12 @@ from ptq.version import Version, Writer
 #: The candidate that is the float model itself.
 FLOAT = "float"
 
+#: The float model with constants folded, batchnorms merged and activation functions fused.
+PREPARED = "float, prepared"
+
+#: The candidates without integer operators.
+FLOATS = frozenset({FLOAT, PREPARED})
+
 #: Conversions cost more or less in a model than alone: neighbours may have the layout already.
 _FACTORS = (1.0, 0.4, 2.5)
 
@@ -120,8 +126,11 @@ class Placer:
             except UnsupportedError:
                 continue  # nothing is left, or only what needs integer neighbours
             files[name], cuts[name] = path, integer
+        prepared = scratch / "prepared.onnx"
+        save_model(self.source.model, prepared)
         with self.stages.stage("place"):
-            openers = [partial(open_session, path) for path in (reference, *files.values())]
+            timed = (reference, prepared, *files.values())
+            openers = [partial(open_session, path) for path in timed]
             times = measure_latencies(openers, self.feed, threads=1, seconds=TIME_S * len(openers))
         chosen, float_is_faster = _fastest(list(files), times)
         candidates = [
@@ -129,7 +138,16 @@ class Placer:
                 name=FLOAT, integer_nodes=0, measured_ms=times.timings[0].median_ms, ratio=1.0
             )
         ]
-        for i, name in enumerate(files, start=1):
+        ahead = times.speedups[1]
+        candidates.append(
+            Candidate(
+                name=PREPARED,
+                integer_nodes=0,
+                measured_ms=times.timings[1].median_ms,
+                ratio=ahead.median,
+            )
+        )
+        for i, name in enumerate(files, start=2):
             candidates.append(
                 Candidate(
                     name=name,
@@ -143,6 +161,7 @@ class Placer:
             candidates=tuple(candidates),
             chosen=chosen,
             float_is_faster=float_is_faster,
+            prepared_is_faster=ahead.verdict == "faster",
             keep_float={**version.keep_float, **costs.reasons(cuts[chosen])},
         )
         return self._refine(choice, files[chosen], version.regions, scratch)
@@ -219,11 +238,13 @@ def _fastest(names: Sequence[str], times: Latencies) -> tuple[str, bool]:
     All-integer, the smallest, is taken if none is clearly faster.
 
     Args:
-        names: the candidates, of which ``times`` has the float model before them.
+        names: the candidates, of which ``times`` has the float models before them.
         times: their latencies.
     """
-    speedups = dict(zip(names, times.speedups[1:], strict=True))
+    speedups = dict(zip(names, times.speedups[2:], strict=True))
     best = max(names, key=lambda name: speedups[name].median)
     if speedups[ALL].median * _TIE >= speedups[best].median:
         best = ALL
-    return best, speedups[best].verdict == "slower"
+    found, prepared = speedups[best], times.speedups[1]
+    behind = prepared.verdict == "faster" and found.median * found.spread < prepared.median
+    return best, behind or found.verdict == "slower"

@@ -20,7 +20,7 @@ from ptq.graph.publish import Draft
 from ptq.graph.save import save_model
 from ptq.options import RunOptions
 from ptq.place.memory import Memory
-from ptq.placing import FLOAT, Placer
+from ptq.placing import FLOAT, FLOATS, PREPARED, Placer
 from ptq.plan import Plan
 from ptq.progress import Stages
 from ptq.proof import Proof, prove, reference_of
@@ -82,6 +82,7 @@ class Run:
             )
         else:
             self.writer = SchemeWriter(source, config, job.stages, convolutions=self.measures)
+        self.prepared_is_faster = False
         self.plan = Plan(target=config.target, tensors={}, nodes=())
 
     def write(self, drafts: Sequence[Draft]) -> Report:
@@ -94,39 +95,26 @@ class Run:
             VerificationError: the result is larger, does not load or gives NaN.
             ThresholdError: it is slower than the user puts up with.
         """
-        main, form = drafts[0], self.config.formats[0]
+        main = drafts[0]
         scratch = main.path.with_name(f"{main.path.name}.scratch")
         scratch.mkdir()
         reference = reference_of(self.source, scratch)
-        version = self.writer.write(main.path, form)
-        placer, placement = self._placer(), self._asked()
-        faults: tuple[str, ...] = ()
-        if placer is not None and self.measures:
-            memory = self._memory(placer.feed)
-            choice, placement = placer.choose(reference, main.path, version, memory)
-            if choice.float_is_faster and self.guard.gives_way:
-                placement = msgspec.structs.replace(placement, chosen=FLOAT)
-                version = self._keep_float(main, version.plan)
-            elif choice.chosen != ALL or choice.variants:
-                version = self.writer.write(main.path, form, choice.keep_float, choice.variants)
-        elif placer is not None and self.scheme == "weight-only" and runs_here(self.config):
-            assert isinstance(self.writer, SchemeWriter)
-            memory = self._memory(placer.feed)
-            version, placement = self.writer.settle(main.path, form, placer.feed, memory)
-        if placement.chosen != FLOAT:
+        placer = self._placer()
+        version, placement = self._place(placer, reference, main)
+        if not _is_float(placement):
             self._require_smaller(main)
         proof = self._prove(reference, main)
+        faults: tuple[str, ...] = ()
         latency = proof[1] if proof is not None else None
-        if placer is not None and latency is not None and placement.chosen != FLOAT:
+        if placer is not None and latency is not None and not _is_float(placement):
             if self.guard.doubts(latency):
                 faults = layers_at_fault(placer.costs(main.path, version.regions))
             if self.guard.keeps_float(latency, faults):
-                version = self._keep_float(main, version.plan)
-                placement = msgspec.structs.replace(placement, chosen=FLOAT)
+                version, placement = self._keep_float(main, version.plan, placement)
                 proof = self._prove(reference, main)
         for draft, other in zip(drafts[1:], self.config.formats[1:], strict=True):
-            if placement.chosen == FLOAT:
-                self._keep_float(draft, version.plan)
+            if _is_float(placement):
+                self._keep_float(draft, version.plan, placement)
             else:
                 self.writer.write(draft.path, other, version.keep_float, version.variants)
         self.plan = version.plan
@@ -146,6 +134,27 @@ class Run:
             faults=faults,
         )
         return findings.report(*drafts, formats=self.config.formats)
+
+    def _place(
+        self, placer: Placer | None, reference: Path, main: Draft
+    ) -> tuple[Version, Placement]:
+        """Write the main draft, with in integers what is asked for or what is measured to pay."""
+        form = self.config.formats[0]
+        version, placement = self.writer.write(main.path, form), self._asked()
+        if placer is None or not runs_here(self.config):
+            return version, placement
+        if isinstance(self.writer, SchemeWriter) and self.scheme == "weight-only":
+            return self.writer.settle(main.path, form, placer.feed, self._memory(placer.feed))
+        if not self.measures or not version.regions:
+            return version, placement
+        memory = self._memory(placer.feed)
+        choice, placement = placer.choose(reference, main.path, version, memory)
+        self.prepared_is_faster = choice.prepared_is_faster
+        if choice.float_is_faster and self.guard.gives_way:
+            return self._keep_float(main, version.plan, placement)
+        if choice.chosen != ALL or choice.variants:
+            version = self.writer.write(main.path, form, choice.keep_float, choice.variants)
+        return version, placement
 
     def _placer(self) -> Placer | None:
         """Return what can measure placements, if there is anything to run."""
@@ -167,22 +176,27 @@ class Run:
             host_key(), [__version__, self.source.digest, settings, calibration, shapes]
         )
 
-    def _keep_float(self, draft: Draft, plan: Plan) -> Version:
-        """Write the float model in place of the integer one."""
+    def _keep_float(
+        self, draft: Draft, plan: Plan, placement: Placement
+    ) -> tuple[Version, Placement]:
+        """Write a float model in place of the integer one: the user's, or as it was prepared."""
         for file in draft.path.parent.glob(f"{draft.path.name}*"):
             if file.is_file():
                 file.unlink()
-        if len(model_files(self.source.path)) == 1:
-            shutil.copyfile(self.source.path, draft.path)
-        else:  # its data would keep its name, which may be taken beside the result
+        # of two files, the data would keep its name, which may be taken beside the result
+        if self.prepared_is_faster or len(model_files(self.source.path)) > 1:
             save_model(self.source.model, draft.path)
+        else:
+            shutil.copyfile(self.source.path, draft.path)
         nodes = tuple(
             msgspec.structs.replace(n, integer=False, why=_SLOWER, weight=None) if n.integer else n
             for n in plan.nodes
         )
         kept = Plan(target=plan.target, tensors={}, nodes=nodes)
         emitted = Emitted(weights=0, biases=0, widened=(), coarse=(), scales={})
-        return Version({}, kept, emitted, measure_coverage(draft.path), ())
+        version = Version({}, kept, emitted, measure_coverage(draft.path), ())
+        chosen = PREPARED if self.prepared_is_faster else FLOAT
+        return version, msgspec.structs.replace(placement, chosen=chosen)
 
     def _prove(self, reference: Path, draft: Draft) -> Proof | None:
         if self.evidence is None:
@@ -209,3 +223,7 @@ class Run:
 def runs_here(config: QuantizeConfig) -> bool:
     """Whether the result is meant for this machine, so that what is measured here counts."""
     return config.target == host_target()
+
+
+def _is_float(placement: Placement) -> bool:
+    return placement.chosen in FLOATS

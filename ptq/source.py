@@ -140,5 +140,6 @@ def require_sites(sites: Sites, source: Source, target: Target) -> None:
     listed = "; ".join(f"{n} {op}: {why}" for (op, why), n in ranked[:_REASONS_SHOWN])
     raise UnsupportedError(
         f"nothing in '{source.path.name}' can be quantized for target '{target.name}' "
-        f"({listed or 'the graph is empty'}); `ptq inspect` gives the reason for every node"
+        f"({listed or 'the graph is empty'}); `ptq inspect` gives the reason for every node, "
+        "and --scheme dynamic or weight-only may still make it smaller"
     )

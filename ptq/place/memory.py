@@ -20,7 +20,7 @@ VARIABLE = "PTQ_CACHE"
 
 
 #: Raised whenever a choice of an earlier version would be misread.
-_SCHEMA = 2
+_SCHEMA = 3
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         candidates: what was timed.
         chosen: the name of the fastest that has integer operators.
-        float_is_faster: whether the float model is faster than that.
+        float_is_faster: whether a float model is faster than that.
+        prepared_is_faster: whether the prepared float model is faster than the user's file.
         keep_float: the nodes that stay in float in it, with the reason.
         variants: the nodes that are written in another form in it.
     """
@@ -37,6 +38,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
     chosen: str
     float_is_faster: bool = False
+    prepared_is_faster: bool = False
     keep_float: dict[str, str]
     variants: dict[str, Variant] = {}
 
