@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := build/demo
 
-.PHONY: help install demo test test-all lint fmt bench constraints clean
+.PHONY: help install demo test test-all lint fmt bench bench-speed constraints clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,6 +42,9 @@ lint: $(INSTALLED) ## style, types, and who may import whom
 fmt: $(INSTALLED) ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-speed: $(INSTALLED) ## compare the speed of what ptq and onnxruntime make (an hour)
+	$(BIN)/python benchmarks/speed.py
 
 bench: $(INSTALLED) ## compare with onnxruntime.quantization (minutes)
 	$(BIN)/python benchmarks/run.py

@@ -94,6 +94,7 @@ def run_job(name: str, *, threads: int = 1, cores: int | None = None, **argument
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
     environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment["PTQ_CACHE"] = ""  # what earlier runs measured is neither used nor added to
     with tempfile.TemporaryDirectory(prefix="ptq-bench-") as folder:
         result = Path(folder) / "result.json"
         settings = {"threads": threads, "cores": cores or threads, **arguments}

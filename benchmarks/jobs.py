@@ -85,19 +85,37 @@ def plain(model: str, feeds: str, threads: int) -> dict:
     return clock.result("session", "inference")
 
 
-def ptq(model: str, feeds: str, output: str, method: str, threads: int) -> dict:
+def ptq(
+    model: str,
+    feeds: str,
+    output: str,
+    method: str,
+    threads: int,
+    settings: dict[str, object] | None = None,
+) -> dict:
     """`ptq quantize` up to its proof: the work ends when the model is written and checked.
 
     What comes then, measuring accuracy and latency, is no part of the others' work. It is
     returned as ``proof_s``, which `common.run_job` takes off the wall time.
+
+    Args:
+        model: the float model.
+        feeds: a folder of .npz files.
+        output: where to write.
+        method: the range method.
+        threads: to observe with.
+        settings: other fields of `ptq.QuantizeConfig`. By default all becomes integer that can,
+            as with the others, and nothing is measured to choose.
     """
     clock = Clock()
     with clock.stage("import"):
+        import msgspec
         import onnxruntime  # noqa: F401  else its import would count as the work that needs it
 
         from ptq import QuantizeConfig, quantize
         from ptq.options import RunOptions
     checked = {}
+    given = {"calib": method, "place": ["all"], "allow_larger": True, **(settings or {})}
 
     def on_progress(progress) -> None:
         if progress.stage == "evaluate" and not checked:
@@ -107,12 +125,15 @@ def ptq(model: str, feeds: str, output: str, method: str, threads: int) -> dict:
     result = quantize(
         model,
         feeds,
-        QuantizeConfig(calib=method, allow_larger=True),
+        msgspec.convert(given, QuantizeConfig),
         options=RunOptions(
             output=Path(output), force=True, threads=threads, on_progress=on_progress
         ),
     )
+    placement = result.report.placement
     return {
+        "placed": placement.chosen if placement is not None else None,
+        "notices": result.report.notices,
         "work_s": checked["at"] - began,
         "stages_s": {**clock.seconds, **result.report.stages_s},
         "proof_s": time.perf_counter() - checked["at"],
@@ -121,8 +142,15 @@ def ptq(model: str, feeds: str, output: str, method: str, threads: int) -> dict:
     }
 
 
-def ort(
-    model: str, feeds: str, output: str, method: str, threads: int, at_a_time: int | None = None
+def ort(  # noqa: PLR0913  arguments come by name
+    model: str,
+    feeds: str,
+    output: str,
+    method: str,
+    threads: int,
+    at_a_time: int | None = None,
+    *,
+    reduce_range: bool = False,
 ) -> dict:
     """`onnxruntime.quantization` as a careful user calls it: prepare, calibrate, quantize_static.
 
@@ -138,6 +166,7 @@ def ort(
         threads: of the calibrator's session.
         at_a_time: observe only so many feeds before they are summarized, which is how
             quantize_static saves memory when told to (CalibStridedMinMax); all by default.
+        reduce_range: weights of 7 bits, for CPUs whose kernels saturate.
     """
     clock = Clock()
     with clock.stage("import"):
@@ -164,8 +193,40 @@ def ort(
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod[_METHODS[method]],
             calibration_cache_path=ranges,
+            reduce_range=reduce_range,
         )
     return {**clock.result("calibrate", "quantize"), "notes": notes}
+
+
+def ort_dynamic(model: str, output: str, threads: int, *, reduce_range: bool = False) -> dict:
+    """`quantize_dynamic` as a careful user calls it: prepare, then all that it can but Conv.
+
+    Of Conv it would make ConvInteger, which is several times slower than float.
+
+    Args:
+        model: the float model.
+        output: where to write.
+        threads: not used.
+        reduce_range: weights of 7 bits, for CPUs whose kernels saturate.
+    """
+    del threads
+    clock = Clock()
+    with clock.stage("import"):
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+        from onnxruntime.quantization.registry import IntegerOpsRegistry
+    with clock.stage("prepare"):
+        prepared, notes = _prepare(model, Path(output).with_suffix(".prepared.onnx"))
+    with clock.stage("quantize"):
+        quantize_dynamic(
+            str(prepared),
+            output,
+            op_types_to_quantize=[op for op in IntegerOpsRegistry if op != "Conv"],
+            per_channel=True,
+            reduce_range=reduce_range,
+            weight_type=QuantType.QInt8,
+            extra_options={"EnableSubgraph": True},
+        )
+    return {**clock.result("quantize"), "notes": notes}
 
 
 _METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
@@ -266,37 +327,46 @@ def accuracy(reference: str, candidates: dict[str, str], feeds: str, threads: in
 def latency(
     reference: str, candidates: dict[str, str], feeds: str, threads: int, seconds: float = 4.0
 ) -> dict:
-    """Time models in turn on one feed, and the float model twice: the second is the control."""
-    import numpy as np
+    """Time models in turn on one feed, by `ptq.evaluate`; the control is the float model again."""
+    from functools import partial
 
     from ptq.errors import PtqError
-    from ptq.runtime.session import open_session
+    from ptq.evaluate.latency import measure_latencies
+    from ptq.runtime.session import open_session, run
 
     feed = next(read_feeds(feeds))
-    sessions = {}
-    for name, path in {"float": reference, "control": reference, **candidates}.items():
+    openers, failed = {}, {}
+    for name, path in {"float": reference, **candidates}.items():
+        opener = partial(open_session, Path(path), threads=threads)
         try:
-            sessions[name] = open_session(Path(path), threads=threads)
-            for _ in range(4):  # the first runs are slow: memory arenas grow, weights are packed
-                sessions[name].run(None, feed)
-        except (PtqError, RuntimeError):  # a model that loads may still fail when it runs
-            sessions.pop(name, None)
-    times = {name: [] for name in sessions}
-    began, rounds = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds or rounds < 15:
-        # turn the order, so that no model always runs after the same other
-        for name in np.roll(list(sessions), rounds):
-            start = time.perf_counter()
-            sessions[name].run(None, feed)
-            times[name].append(time.perf_counter() - start)
-        rounds += 1
-    base = np.median(times["float"])
+            run(opener(), feed)  # a model that loads may still fail when it runs
+        except PtqError as error:
+            if name == "float":
+                raise
+            failed[name] = str(error)
+        else:
+            openers[name] = opener
+    found = measure_latencies([*openers.values()], feed, threads=threads, seconds=seconds)
+    speedups = dict(zip([*openers, "control"], [*found.speedups, found.control], strict=True))
+    timings = dict(zip(openers, found.timings, strict=True))
+    # the control takes turns with the others, but only its ratio is told
+    control_ms = timings["float"].median_ms / found.control.median
     return {
-        "rounds": rounds,
-        "median_ms": {name: np.median(t) * 1e3 for name, t in times.items()},
-        "p10_ms": {name: np.percentile(t, 10) * 1e3 for name, t in times.items()},
-        "speedup": {name: base / np.median(t) for name, t in times.items()},
+        "rounds": found.rounds,
+        "median_ms": {**{n: t.median_ms for n, t in timings.items()}, "control": control_ms},
+        "p10_ms": {name: timing.p10_ms for name, timing in timings.items()},
+        "speedup": {name: speedup.median for name, speedup in speedups.items()},
+        "spread": {name: speedup.spread for name, speedup in speedups.items()},
+        "failed": failed,
     }
+
+
+def host(threads: int) -> dict:
+    """Return which target describes this machine: what its integer kernels are like."""
+    from ptq.runtime.host import host_target
+
+    del threads
+    return {"target": host_target()}
 
 
 def metric(model: str, path: str, threads: int) -> dict:
@@ -307,7 +377,7 @@ def metric(model: str, path: str, threads: int) -> dict:
     return {key: found[key] for key in ("primary", "primary_name", "n")}
 
 
-JOBS = {f.__name__: f for f in (plain, ptq, ort, accuracy, latency, metric)}
+JOBS = {f.__name__: f for f in (plain, ptq, ort, ort_dynamic, accuracy, latency, host, metric)}
 
 
 if __name__ == "__main__":
