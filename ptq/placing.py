@@ -9,7 +9,6 @@ from fresh runs, so that the luck of the winner is not part of it.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from ptq.errors import UnsupportedError
 from ptq.evaluate.latency import Latencies, measure_latencies
 from ptq.graph.save import save_model
 from ptq.place.costs import Costs, Region, blocks, boundaries, charge, merged
-from ptq.place.memory import Choice, Memory
+from ptq.place.memory import Choice, Memory, recall
 from ptq.progress import Stages
 from ptq.report.placement import ALL, Candidate, Placement
 from ptq.runtime.conversions import measure_conversions
@@ -91,20 +90,7 @@ class Placer:
             version: what is known of that.
             memory: where the choice of an earlier run may be.
         """
-        began = time.perf_counter()
-        known = memory.read()
-        choice = known or self._measure(reference, whole, version)
-        if known is None:
-            memory.write(choice)
-        placement = Placement(
-            mode="auto",
-            candidates=choice.candidates,
-            chosen=choice.chosen,
-            seconds=time.perf_counter() - began,
-            cached=known is not None,
-            variants=dict(choice.variants),
-        )
-        return choice, placement
+        return recall(memory, lambda: self._measure(reference, whole, version))
 
     def _measure(self, reference: Path, whole: Path, version: Version) -> Choice:
         costs = self.costs(whole, version.regions)

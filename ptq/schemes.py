@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from ptq.numerics.affine import QTensor
 from ptq.numerics.pairs import fit_pairs, orders_of
 from ptq.numerics.qtype import QType
 from ptq.place.costs import Region
-from ptq.place.memory import Choice, Memory
+from ptq.place.memory import Choice, Memory, recall
 from ptq.plan import NodePlan, Plan
 from ptq.progress import Stages
 from ptq.report.placement import ALL, Candidate, Placement
@@ -126,19 +125,8 @@ class SchemeWriter:
             feed: what to run.
             memory: where the choice of an earlier run may be.
         """
-        began = time.perf_counter()
-        known = memory.read()
-        choice = known or self._time(path, form, feed)
-        if known is None:
-            memory.write(choice)
+        choice, placement = recall(memory, lambda: self._time(path, form, feed))
         self.kernels = choice.chosen == ALL
-        placement = Placement(
-            mode="auto",
-            candidates=choice.candidates,
-            chosen=choice.chosen,
-            seconds=time.perf_counter() - began,
-            cached=known is not None,
-        )
         return self.write(path, form), placement
 
     def _time(self, path: Path, form: FileFormat, feed: Feed) -> Choice:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import msgspec
 from ptq.errors import ConfigError
 from ptq.files import write_atomically
 from ptq.graph.variants import Variant
-from ptq.report.placement import Candidate
+from ptq.report.placement import Candidate, Placement
 
 #: Where placements are kept, in place of the user's cache folder; empty to keep none.
 VARIABLE = "PTQ_CACHE"
@@ -86,6 +87,23 @@ class Memory:
             write_atomically(self.path, msgspec.json.encode(choice))
         except (OSError, ConfigError):
             return
+
+
+def recall(memory: Memory, measure: Callable[[], Choice]) -> tuple[Choice, Placement]:
+    """Return the choice of an earlier run, or measure one and keep it; and the report on it."""
+    began = time.perf_counter()
+    known = memory.read()
+    choice = known or measure()
+    if known is None:
+        memory.write(choice)
+    return choice, Placement(
+        mode="auto",
+        candidates=choice.candidates,
+        chosen=choice.chosen,
+        seconds=time.perf_counter() - began,
+        cached=known is not None,
+        variants=dict(choice.variants),
+    )
 
 
 def _folder() -> Path | None:
