@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ptq.data import ImageOptions
 from ptq.progress import OnProgress, ignore
+
+#: How long to time unless told otherwise.
+SECONDS = 2.0
 
 OnSlower = Literal["write", "keep-float", "fail"]
 
@@ -26,6 +29,8 @@ class RunOptions:
         labels: a file with the right class of every evaluation row.
         images: how to prepare images.
         threads: how many threads to observe and to measure accuracy with.
+        seconds: about how long to time the result beside the float model; placing takes as long
+            again for a profile, and half of it for each candidate.
         min_speedup: the least ratio of float time to integer time to put up with.
         on_slower: what to do with a result that is slower than the float model: write it and say
             so, write the float model in its place, or fail. By default the float model is kept
@@ -42,6 +47,7 @@ class RunOptions:
     labels: Path | None = None
     images: ImageOptions | None = None
     threads: int = 1
+    seconds: float = field(default_factory=lambda: SECONDS)
     min_speedup: float | None = None
     on_slower: OnSlower | None = None
     on_progress: OnProgress = ignore

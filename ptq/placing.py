@@ -9,7 +9,7 @@ from fresh runs, so that the luck of the winner is not part of it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import msgspec
 from ptq.config import FileFormat
 from ptq.data.feeds import Feed
 from ptq.errors import UnsupportedError
-from ptq.evaluate.latency import Latencies, measure_latencies
+from ptq.evaluate.latency import Speedup, measure_latencies
 from ptq.graph.save import save_model
 from ptq.place.costs import Costs, Region, blocks, boundaries, charge, merged
 from ptq.place.memory import Choice, Memory, recall
@@ -43,14 +43,14 @@ FLOATS = frozenset({FLOAT, PREPARED})
 #: Conversions cost more or less in a model than alone: neighbours may have the layout already.
 _FACTORS = (1.0, 0.4, 2.5)
 
+#: All-integer is not worth timing if it is predicted to take so many times as long as float.
+_HOPELESS = 1.5
+
 #: A candidate must be this much faster than the smaller all-integer model.
 _TIE = 1.02
 
 #: Another form of an operator must be this much faster to be tried on the whole model.
 _BETTER = 1.05
-
-#: How long to profile the two models, and to time the candidates; slow models take longer.
-PROFILE_S, TIME_S = 1.5, 1.0
 
 
 class Placer:
@@ -61,7 +61,14 @@ class Placer:
     """
 
     def __init__(
-        self, source: Source, writer: Writer, form: FileFormat, feed: Feed, stages: Stages
+        self,
+        source: Source,
+        writer: Writer,
+        form: FileFormat,
+        feed: Feed,
+        stages: Stages,
+        *,
+        seconds: float,
     ) -> None:
         """Take what placing works from.
 
@@ -71,12 +78,14 @@ class Placer:
             form: how they are written.
             feed: what to run.
             stages: told of what takes time.
+            seconds: about how long to profile, and to time two models; slow ones take longer.
         """
         self.source = source
         self.writer = writer
         self.form = form
         self.feed = feed
         self.stages = stages
+        self.seconds = seconds
         self._known: Costs | None = None
 
     def choose(
@@ -101,56 +110,54 @@ class Placer:
         self, costs: Costs, reference: Path, whole: Path, version: Version, scratch: Path
     ) -> Choice:
         """Write the candidates, time them and choose."""
-        files, cuts = {ALL: whole}, {ALL: frozenset(b.name for b in costs.blocks)}
-        for factor in _FACTORS:
-            integer, name = costs.cut(factor), f"conversions x{factor:g}"
-            if integer in cuts.values():
-                continue
+        cuts = {ALL: frozenset(b.name for b in costs.blocks)}
+        files = {FLOAT: reference, PREPARED: scratch / "prepared.onnx", ALL: whole}
+        save_model(self.source.model, files[PREPARED])
+        for name, integer in self._cuts(costs):
             path = scratch / f"candidate{len(files)}.onnx"
             try:
                 self.writer.write(path, self.form, {**version.keep_float, **costs.reasons(integer)})
             except UnsupportedError:
                 continue  # nothing is left, or only what needs integer neighbours
             files[name], cuts[name] = path, integer
-        prepared = scratch / "prepared.onnx"
-        save_model(self.source.model, prepared)
+        hopeless = costs.predicted_ms(cuts[ALL]) > _HOPELESS * costs.predicted_ms(frozenset())
+        if hopeless and len(cuts) > 1:
+            del files[ALL]  # it would only take long, and the caches of the others
         with self.stages.stage("place"):
-            timed = (reference, prepared, *files.values())
-            openers = [partial(open_session, path) for path in timed]
-            times = measure_latencies(openers, self.feed, threads=1, seconds=TIME_S * len(openers))
-        chosen, float_is_faster = _fastest(list(files), times)
-        candidates = [
-            Candidate(
-                name=FLOAT, integer_nodes=0, measured_ms=times.timings[0].median_ms, ratio=1.0
+            openers = [partial(open_session, path) for path in files.values()]
+            times = measure_latencies(
+                openers, self.feed, threads=1, seconds=self.seconds * len(openers) / 2
             )
-        ]
-        ahead = times.speedups[1]
-        candidates.append(
+        speedups = dict(zip(files, times.speedups, strict=True))
+        chosen, float_is_faster = _fastest(speedups)
+        measured = {name: t.median_ms for name, t in zip(files, times.timings, strict=True)}
+        candidates = tuple(
             Candidate(
-                name=PREPARED,
-                integer_nodes=0,
-                measured_ms=times.timings[1].median_ms,
-                ratio=ahead.median,
+                name=name,
+                integer_nodes=costs.regions(cuts.get(name, frozenset())),
+                predicted_ms=costs.predicted_ms(cuts[name]) if name in cuts else None,
+                measured_ms=measured.get(name),
+                ratio=speedups[name].median if name in speedups else None,
             )
+            for name in dict.fromkeys((FLOAT, PREPARED, *cuts))
         )
-        for i, name in enumerate(files, start=2):
-            candidates.append(
-                Candidate(
-                    name=name,
-                    integer_nodes=costs.regions(cuts[name]),
-                    predicted_ms=costs.predicted_ms(cuts[name]),
-                    measured_ms=times.timings[i].median_ms,
-                    ratio=times.speedups[i].median,
-                )
-            )
         choice = Choice(
-            candidates=tuple(candidates),
+            candidates=candidates,
             chosen=chosen,
             float_is_faster=float_is_faster,
-            prepared_is_faster=ahead.verdict == "faster",
+            prepared_is_faster=speedups[PREPARED].verdict == "faster",
             keep_float={**version.keep_float, **costs.reasons(cuts[chosen])},
         )
         return self._refine(choice, files[chosen], version.regions, scratch)
+
+    def _cuts(self, costs: Costs) -> Iterator[tuple[str, frozenset[str]]]:
+        """Yield the placements that are cheapest for one guess or another, but all-integer."""
+        seen = {frozenset(b.name for b in costs.blocks), frozenset[str]()}
+        for factor in _FACTORS:
+            integer = costs.cut(factor)
+            if integer not in seen:
+                seen.add(integer)
+                yield f"conversions x{factor:g}", integer
 
     def _refine(
         self, choice: Choice, chosen: Path, regions: Sequence[Region], scratch: Path
@@ -163,7 +170,7 @@ class Placer:
         self.writer.write(tried, self.form, choice.keep_float, possible)
         with self.stages.stage("profile"):
             feeds = [self.feed, self.feed]
-            profiles = profile_interleaved([chosen, tried], feeds, seconds=PROFILE_S)
+            profiles = profile_interleaved([chosen, tried], feeds, seconds=self.seconds)
         before, after = (charge(regions, kernels)[0] for kernels in profiles)
         better = {n: v for n, v in possible.items() if after[n] * _BETTER < before[n]}
         if not better:
@@ -171,7 +178,7 @@ class Placer:
         self.writer.write(tried, self.form, choice.keep_float, better)
         with self.stages.stage("place"):
             openers = [partial(open_session, path) for path in (chosen, tried)]
-            times = measure_latencies(openers, self.feed, threads=1, seconds=2 * TIME_S)
+            times = measure_latencies(openers, self.feed, threads=1, seconds=self.seconds)
         if times.speedups[1].median < _TIE:
             return choice
         return msgspec.structs.replace(choice, variants=better)
@@ -188,7 +195,7 @@ class Placer:
             prepared = Path(scratch) / "prepared.onnx"
             save_model(self.source.model, prepared)
             feeds = [self.feed, self.feed]
-            floats, integers = profile_interleaved([prepared, whole], feeds, seconds=PROFILE_S)
+            floats, integers = profile_interleaved([prepared, whole], feeds, seconds=self.seconds)
         placed = merged(regions, floats)
         float_ms, others_ms = charge(placed, floats)
         integer_ms, _ = charge(placed, integers)
@@ -218,19 +225,18 @@ class Placer:
         return frozenset(read)
 
 
-def _fastest(names: Sequence[str], times: Latencies) -> tuple[str, bool]:
-    """Return the fastest candidate, and whether float is faster still.
+def _fastest(speedups: Mapping[str, Speedup]) -> tuple[str, bool]:
+    """Return the fastest candidate with integer operators, and whether a float model is faster.
 
     All-integer, the smallest, is taken if none is clearly faster.
 
     Args:
-        names: the candidates, of which ``times`` has the float models before them.
-        times: their latencies.
+        speedups: by candidate, against the user's float model.
     """
-    speedups = dict(zip(names, times.speedups[2:], strict=True))
-    best = max(names, key=lambda name: speedups[name].median)
-    if speedups[ALL].median * _TIE >= speedups[best].median:
+    integer = [name for name in speedups if name not in FLOATS]
+    best = max(integer, key=lambda name: speedups[name].median)
+    if ALL in integer and speedups[ALL].median * _TIE >= speedups[best].median:
         best = ALL
-    found, prepared = speedups[best], times.speedups[1]
+    found, prepared = speedups[best], speedups[PREPARED]
     behind = prepared.verdict == "faster" and found.median * found.spread < prepared.median
     return best, behind or found.verdict == "slower"

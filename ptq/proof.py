@@ -25,9 +25,6 @@ from ptq.source import Source
 _CALIBRATION_SAMPLES = 64
 
 
-#: About how long to time the two models and the control.
-TIME_S = 2.0
-
 #: Accuracy, and latency where the model is for this runtime.
 Proof: TypeAlias = tuple[Accuracy, Latency | None]
 
@@ -80,25 +77,26 @@ def reference_of(source: Source, folder: Path) -> Path:
     return source.path
 
 
-def prove(
-    reference: Path,
-    quantized: Path,
-    evidence: Evidence,
-    stages: Stages,
-    *,
-    threads: int,
-    simulated: bool = False,
-) -> Proof:
-    """Run both files on the evidence, then time them on its first feed.
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """How to measure.
 
-    Args:
-        reference: the float file.
-        quantized: the quantized file.
-        evidence: what to run.
-        stages: told of what takes time.
-        threads: how many threads to measure accuracy with.
+    Attributes:
+        threads: how many threads to measure accuracy with; latency is that of one.
+        seconds: about how long to time.
         simulated: whether the quantized file is for another runtime: it is then run as it is
             written, without this machine's integer kernels, and not timed.
+    """
+
+    threads: int
+    seconds: float
+    simulated: bool
+
+
+def prove(
+    reference: Path, quantized: Path, evidence: Evidence, stages: Stages, how: Measuring
+) -> Proof:
+    """Run both files on the evidence, then time them on its first feed.
 
     Raises:
         VerificationError: the quantized model does not load, or gives NaN.
@@ -106,15 +104,15 @@ def prove(
     """
     with stages.stage("evaluate", evidence.samples) as step:
         accuracy = compare(
-            open_session(reference, threads=threads),
+            open_session(reference, threads=how.threads),
             open_session(
-                quantized, threads=threads, optimization="disabled" if simulated else "all"
+                quantized, threads=how.threads, optimization="disabled" if how.simulated else "all"
             ),
             evidence.feeds(),
             labels=evidence.labels,
             on_feed=step,
         )
-    if simulated:
+    if how.simulated:
         return accuracy, None
     with stages.stage("time"):
         # one thread: with more, two cores shared with other work measure the other work
@@ -123,6 +121,6 @@ def prove(
             partial(open_session, quantized),
             next(evidence.feeds()),
             threads=1,
-            seconds=TIME_S,
+            seconds=how.seconds,
         )
     return accuracy, latency

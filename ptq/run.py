@@ -23,7 +23,7 @@ from ptq.place.memory import Memory
 from ptq.placing import FLOAT, FLOATS, PREPARED, Placer
 from ptq.plan import Plan
 from ptq.progress import Stages
-from ptq.proof import Proof, prove, reference_of
+from ptq.proof import Measuring, Proof, prove, reference_of
 from ptq.report import Report
 from ptq.report.placement import ALL, Mode, Placement
 from ptq.runtime.coverage import measure_coverage
@@ -144,7 +144,8 @@ class Run:
         if placer is None or not runs_here(self.config):
             return version, placement
         if isinstance(self.writer, SchemeWriter) and self.scheme == "weight-only":
-            return self.writer.settle(main.path, form, placer.feed, self._memory(placer.feed))
+            memory, seconds = self._memory(placer.feed), self.options.seconds
+            return self.writer.settle(main.path, form, placer.feed, memory, seconds=seconds)
         if not self.measures or not version.regions:
             return version, placement
         memory = self._memory(placer.feed)
@@ -161,7 +162,8 @@ class Run:
         if self.evidence is None:
             return None
         feed = next(self.evidence.feeds())
-        return Placer(self.source, self.writer, self.config.formats[0], feed, self.stages)
+        form, seconds = self.config.formats[0], self.options.seconds
+        return Placer(self.source, self.writer, form, feed, self.stages, seconds=seconds)
 
     def _asked(self) -> Placement:
         """Return the placement that is not measured."""
@@ -201,14 +203,12 @@ class Run:
     def _prove(self, reference: Path, draft: Draft) -> Proof | None:
         if self.evidence is None:
             return None
-        return prove(
-            reference,
-            draft.path,
-            self.evidence,
-            self.stages,
+        how = Measuring(
             threads=self.options.threads,
+            seconds=self.options.seconds,
             simulated=load_target(self.config.target).runtime != "onnxruntime",
         )
+        return prove(reference, draft.path, self.evidence, self.stages, how)
 
     def _require_smaller(self, draft: Draft) -> None:
         if draft.size_bytes < self.source.size_bytes or self.config.allow_larger:

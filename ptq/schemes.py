@@ -41,9 +41,6 @@ from ptq.version import Version
 #: The candidate whose weights are stored in few bits and unpacked when the model is loaded.
 UNPACKED = "weights unpacked at load"
 
-#: How long to time kernels on codes against unpacked weights.
-TIME_S = 2.0
-
 
 class SchemeWriter:
     """Writes the dynamic or the weight-only version of one model.
@@ -71,8 +68,7 @@ class SchemeWriter:
     def foresee(self) -> tuple[tuple[NodePlan, ...], int]:
         """Return what would become of every node, and how many bytes the model would have."""
         model = self.source.model.clone()
-        kept = not_placed(self.source.model, self.config)
-        emitted = self._emit(model, self.config.formats[0], kept)
+        emitted = self._emit(model, self.config.formats[0], {})
         return emitted.nodes, len(to_bytes(model))
 
     def variants(self) -> Mapping[str, Variant]:
@@ -91,7 +87,7 @@ class SchemeWriter:
         Raises:
             UnsupportedError: it has no weight that could be quantized.
         """
-        kept = {**not_placed(self.source.model, self.config), **(keep_float or {})}
+        kept = dict(keep_float or {})
         with self.stages.stage("emit"):
             model = self.source.model.clone()
             emitted = self._emit(model, form, kept)
@@ -112,7 +108,7 @@ class SchemeWriter:
         return Version(kept, plan, done, coverage, self._regions(emitted.nodes))
 
     def settle(
-        self, path: Path, form: FileFormat, feed: Feed, memory: Memory
+        self, path: Path, form: FileFormat, feed: Feed, memory: Memory, *, seconds: float
     ) -> tuple[Version, Placement]:
         """Write the weight-only model with kernels on codes, or with weights unpacked at load.
 
@@ -124,18 +120,19 @@ class SchemeWriter:
             form: how it is written.
             feed: what to run.
             memory: where the choice of an earlier run may be.
+            seconds: about how long to time.
         """
-        choice, placement = recall(memory, lambda: self._time(path, form, feed))
+        choice, placement = recall(memory, lambda: self._time(path, form, feed, seconds))
         self.kernels = choice.chosen == ALL
         return self.write(path, form), placement
 
-    def _time(self, path: Path, form: FileFormat, feed: Feed) -> Choice:
+    def _time(self, path: Path, form: FileFormat, feed: Feed, seconds: float) -> Choice:
         unpacked = path.with_name(f"{path.name}.unpacked")
         self.kernels = False
         version = self.write(unpacked, form)
         with self.stages.stage("place"):
             openers = [partial(open_session, p) for p in (path, unpacked)]
-            times = measure_latencies(openers, feed, threads=1, seconds=TIME_S)
+            times = measure_latencies(openers, feed, threads=1, seconds=seconds)
         faster = times.speedups[1].verdict == "faster"
         candidates = tuple(
             Candidate(name=name, integer_nodes=count, measured_ms=timing.median_ms)
@@ -147,6 +144,10 @@ class SchemeWriter:
         return Choice(candidates=candidates, chosen=chosen, keep_float={})
 
     def _emit(self, model: Model, form: FileFormat, kept: Mapping[str, str]) -> SchemeEmitted:
+        """Rewrite the model; convolutions that are kept in float are only stored in few bits."""
+        convolutions = [n.name or "" for n in model.graph if n.op_type == "Conv"]
+        asked = not_placed(self.source.model, self.config)
+        exclude = {**asked, **{n: why for n, why in kept.items() if n not in convolutions}}
         if self.config.scheme == "weight-only":
             layout = WeightFormat(
                 bits=cast(Literal[2, 4, 8], self.config.bits),
@@ -155,13 +156,11 @@ class SchemeWriter:
                 portable=form == "qdq",
                 kernels=self.kernels,
             )
-            return emit_weight_only(model, layout, exclude=kept)
-        convolutions = [
-            n.name or "" for n in model.graph if n.op_type == "Conv" and self.convolutions
-        ]
+            return emit_weight_only(model, layout, exclude=exclude)
+        tried = [n for n in convolutions if self.convolutions and n not in kept]
         per_channel = self.config.weights == "per-channel"
-        shape = DynamicForm(per_channel=per_channel, convolutions=convolutions)
-        return emit_dynamic(model, shape, quantize_weight=self._quantize_weight, exclude=kept)
+        shape = DynamicForm(per_channel=per_channel, convolutions=tried)
+        return emit_dynamic(model, shape, quantize_weight=self._quantize_weight, exclude=exclude)
 
     def _quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
         per_channel = self.config.weights == "per-channel"

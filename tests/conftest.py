@@ -59,10 +59,8 @@ def _measure_little(request, monkeypatch):
         monkeypatch.setattr("ptq.run.runs_here", lambda config: False)
         monkeypatch.setenv("PTQ_QUANTIZE_PLACE", "all")  # for commands in processes of their own
     monkeypatch.setenv("PTQ_CACHE", "")
-    monkeypatch.setattr("ptq.proof.TIME_S", 0.02)
-    monkeypatch.setattr("ptq.schemes.TIME_S", 0.02)
-    monkeypatch.setattr("ptq.placing.TIME_S", 0.02)
-    monkeypatch.setattr("ptq.placing.PROFILE_S", 0.02)
+    monkeypatch.setenv("PTQ_QUANTIZE_SECONDS", "0.02")
+    monkeypatch.setattr("ptq.options.SECONDS", 0.02)
 
 
 @pytest.fixture(scope="session")

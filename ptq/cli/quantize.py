@@ -61,6 +61,13 @@ from ptq.cli.progress import progress_bars
     help="'size' quantizes all that it can, however slow.",
 )
 @click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="How long to time the result beside the float model; --place auto takes some times more.",
+)
+@click.option(
     "--min-speedup",
     type=click.FloatRange(min=0, min_open=True),
     help="Write nothing and exit with 3 unless the result is this many times as fast as float.",
@@ -169,6 +176,7 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
                 labels=given["labels"],
                 images=shared.images_from(given["image_flags"], given["image_config"]),
                 threads=given["threads"],
+                seconds=given["seconds"],
                 min_speedup=given["min_speedup"],
                 on_slower=given["on_slower"],
                 on_progress=on_progress,

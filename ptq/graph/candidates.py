@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import onnx_ir as ir
 
 from ptq.graph.passes.edit import constant, input_at, rank, scalar
 from ptq.graph.site import Site, gate_of, is_standard
+from ptq.graph.tables import table_site
 from ptq.targets import OpRule, Target
 
 #: Defaults of the attributes that target rules ask about (ONNX operator specifications).
@@ -69,6 +71,8 @@ class Examiner:
                 return f"attribute {attribute}={given}; the kernel needs {wanted}"
         if rule.role == "linear":
             return self._linear(node, rule)
+        if rule.role == "table":
+            return table_site(node, rule)
         gate = gate_of(node)
         if gate is not None and (self.dyadic or gate.alpha <= 0.0):
             return "its slope cannot become part of the scale"
@@ -125,9 +129,13 @@ class Examiner:
         if why := _not_float32(activations, node.outputs):
             return why
         for value in activations:
-            constant = value.const_value if value.is_initializer() else None
-            if constant is not None and constant.size != 1:
+            array = constant(value)
+            if array is not None and array.size != 1 and rule.role != "elementwise":
                 return "an operand is a constant array"
+            if array is not None and not (array.size and np.isfinite(array).all()):
+                return "an operand is an empty array, or not finite"
+        if _adds_bias(node):
+            return "the bias of a MatMul is added in float"
         if all(v.is_initializer() for v in activations):
             return "all operands are constant"
         if _attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize":
@@ -196,6 +204,27 @@ class Examiner:
             return False
         biased = input_at(node, rule.bias) is not None
         return biased and gate.alpha > 0.0 and rule.clips_codes and rule.integer_bias
+
+
+def _adds_bias(node: ir.Node) -> bool:
+    """Whether an Add adds a vector to a MatMul by a constant, of which the result can be float.
+
+    Requantizing it first would cost precision, and gain nothing.
+    """
+    if node.op_type != "Add":
+        return False
+    for index in (0, 1):
+        bias, product = constant(node.inputs[index]), node.inputs[1 - index]
+        before = None if product is None else product.producer()
+        if bias is None or before is None or bias.size != max(bias.shape, default=0):
+            continue
+        if (
+            before.op_type == "MatMul"
+            and is_standard(before)
+            and constant(before.inputs[1]) is not None
+        ):
+            return True
+    return False
 
 
 def _affine(node: ir.Node) -> tuple[float, float]:

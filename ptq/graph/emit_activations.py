@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
 
 from ptq.graph.clip_codes import clip_codes, params_of, shares_codes
@@ -72,7 +70,7 @@ class ActivationEmitter:
         if not readers and not value.is_graph_output():
             return  # the kernel of a Split wants all of its outputs quantized, read or not
         dequantized = self._dequantized(codes, short, parameters)
-        self._replace(value, dequantized, readers)
+        self.writer.hand_over(value, dequantized, readers)
         if absorbed is not None:
             value.name = None
             self.graph.remove(absorbed, safe=True)
@@ -103,7 +101,7 @@ class ActivationEmitter:
         codes = clip_codes(self.writer, codes, short, bounds, decision)
         recoded = self._dequantized(codes, short, parameters)
         self.codes[id(value)] = codes
-        self._replace(value, recoded, list(value.uses()))
+        self.writer.hand_over(value, recoded, list(value.uses()))
         value.name = None
         read = [v for v in site.node.inputs if v is not None and not v.is_initializer()]
         for node in (site.absorbed, site.node):
@@ -132,17 +130,6 @@ class ActivationEmitter:
             for index, given in enumerate(site.node.inputs):
                 if given is value:
                     site.node.replace_input_with(index, to)
-
-    def _replace(
-        self, value: ir.Value, by: ir.Value, readers: Sequence[tuple[ir.Node, int]]
-    ) -> None:
-        """Let these readers and the graph's outputs have another value."""
-        by.shape, by.type = value.shape, value.type
-        for node, index in readers:
-            node.replace_input_with(index, by)
-        for index, output in enumerate(self.graph.outputs):
-            if output is value:
-                self.graph.outputs[index] = by
 
     def _dequantized(self, codes: ir.Value, name: str, parameters: Parameters) -> ir.Value:
         return self.writer.dequantize(

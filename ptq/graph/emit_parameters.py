@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ptq.graph.passes.edit import constant
-from ptq.graph.qdq_writer import QdqWriter
+from ptq.graph.qdq_writer import Parameters, QdqWriter
 from ptq.graph.site import Site, gate_of, name_of
 from ptq.graph.site_weights import QuantizeWeight, bias_fits, quantize_site_weight
 from ptq.graph.writer import label
@@ -22,6 +22,7 @@ class ParameterEmitter:
 
     Attributes:
         weights: the quantized weights, each with its dequantized value.
+        tables: the quantized tables: codes, parameters, and the axis of what is looked up.
         biases: how many biases became int32.
         widened: names of the sites of which a weight scale was enlarged for the bias.
         coarse: names of the sites of which the bias is rounded by more than half an output step.
@@ -36,6 +37,7 @@ class ParameterEmitter:
         self.quantize_weight = quantize_weight
         self.absorb = absorb
         self.weights: dict[_Key, tuple[QTensor, ir.Value]] = {}
+        self.tables: dict[_Key, tuple[ir.Value, Parameters, int | None]] = {}
         self.biases = 0
         self.widened: list[str] = []
         self.coarse: list[str] = []
@@ -55,6 +57,42 @@ class ParameterEmitter:
             if np.any((scale > step) & (bias.reshape(-1) != 0.0)):
                 self.coarse.append(site.name)
         site.node.replace_input_with(rule.bias, self._bias(site, bias, scale))
+
+    def emit_table(self, site: Site) -> None:
+        """Look up codes in place of floats, and dequantize what was found."""
+        weight, node = site.weight, site.node
+        assert weight is not None and site.rule.weight is not None
+        key = name_of(weight), site.weight_axis, self.nodes[site.name].weight_symmetric
+        if key not in self.tables:
+            self.tables[key] = self._table(site, weight)
+        codes, parameters, axis = self.tables[key]
+        output = node.outputs[0]
+        readers, name = list(output.uses()), name_of(output)
+        node.replace_input_with(site.rule.weight, codes)
+        short = label(name)
+        output.name = self.writer.fresh(f"{short}/quantized")
+        found = self.writer.dequantize(
+            output, f"{short}/dequantized", parameters, after=node, axis=axis
+        )
+        self.writer.hand_over(output, found, readers)
+        output.type = codes.type
+        found.name = name
+
+    def _table(self, site: Site, weight: ir.Value) -> tuple[ir.Value, Parameters, int | None]:
+        """Return codes, parameters, and the axis of the scales in what is looked up."""
+        array = constant(weight)
+        assert array is not None
+        tensor = quantize_site_weight(
+            site, array, None, np.float32(1.0), self.quantize_weight,
+            symmetric=self.nodes[site.name].weight_symmetric,
+        ).tensor  # fmt: skip
+        name, write = label(f"{name_of(weight)}/table"), self.writer.constant_of
+        codes = write(f"{name}/quantized", tensor.codes)
+        parameters = (
+            write(f"{name}/scale", tensor.qparams.scale),
+            write(f"{name}/zero_point", tensor.qparams.zero_point),
+        )
+        return codes, parameters, None if tensor.qparams.axis is None else -1
 
     def _bias_of(self, site: Site) -> np.ndarray | None:
         """Return the bias, with what an absorbed HardSigmoid adds."""

@@ -22,6 +22,7 @@ from ptq.graph.guard import claimed, merging_readers, requantized
 from ptq.graph.qdq_writer import QdqWriter
 from ptq.graph.site import Sites
 from ptq.graph.site_weights import QuantizeWeight
+from ptq.graph.sum_before_norm import sum_before_norm
 from ptq.graph.writer import label
 from ptq.plan import Plan
 
@@ -81,13 +82,17 @@ def emit_qdq(
             parameters.emit(site)
     for value in sites.quantized().values():
         activations.emit(value)
+    for site in sites.sites:
+        if site.rule.role == "table":
+            parameters.emit_table(site)
     added = open_gates(writer, gates, activations.codes)
     if guard:
+        sum_before_norm(model.graph)
         _keep_apart(writer, sites, plan.integer_nodes | added)
     _drop_unused_initializers(model.graph)
     _forget_inner_types(model.graph)
     return Emitted(
-        weights=len(parameters.weights),
+        weights=len(parameters.weights) + len(parameters.tables),
         biases=parameters.biases,
         widened=tuple(parameters.widened),
         coarse=tuple(parameters.coarse),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from ptq.graph.passes.edit import Array
@@ -47,6 +49,17 @@ class QdqWriter(GraphWriter):
             name=self.fresh(f"{name}/DQ"),
         )
         return self.place(node, name, ir.DataType.FLOAT, before=before, after=after)
+
+    def hand_over(
+        self, value: ir.Value, to: ir.Value, readers: Iterable[tuple[ir.Node, int]]
+    ) -> None:
+        """Let these readers and the graph's outputs have another value."""
+        to.shape, to.type = value.shape, ir.TensorType(ir.DataType.FLOAT)
+        for node, index in readers:
+            node.replace_input_with(index, to)
+        for index, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[index] = to
 
     def place(
         self,

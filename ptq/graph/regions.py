@@ -6,6 +6,10 @@ import onnx_ir as ir
 
 from ptq.graph.site import Site
 
+#: What may be the last step but one of an activation function that onnxruntime fuses, such as the
+#: product before the half of a Gelu: the whole is faster than the rest of it.
+_FUSED_BEFORE = frozenset({"Add", "Div", "Mul", "Sub"})
+
 
 def between_integers(candidates: dict[int, Site]) -> tuple[dict[int, Site], dict[str, str]]:
     """Return the candidates that become sites, and by name the reason why others do not.
@@ -31,7 +35,9 @@ class _Region:
         self.candidates = candidates
         self.kept = dict(candidates)
         self.why: dict[str, str] = {}
-        self.producer = {id(v): s for s in candidates.values() for v in s.outputs}
+        # a table puts out floats
+        made = [s for s in candidates.values() if s.rule.role != "table"]
+        self.producer = {id(v): s for s in made for v in s.outputs}
         self.readers: dict[int, list[Site]] = {}
         for site in candidates.values():
             for value in site.activations:
@@ -43,7 +49,7 @@ class _Region:
         while changed:
             changed = False
             for key, site in list(self.kept.items()):
-                if site.rule.role == "linear":
+                if site.rule.role in ("linear", "table"):
                     continue
                 if why := self._why_not(site):
                     del self.kept[key]
@@ -63,6 +69,11 @@ class _Region:
 
     def _take(self, key: int, site: Site) -> bool:
         [output] = site.outputs
+        before = site.activations[0].producer()
+        known = self.candidates.get(id(before))
+        rescaled = known is not None and known.rule.role == "rescale"
+        if before is not None and before.op_type in _FUSED_BEFORE and not rescaled:
+            return False
         uses = list(output.uses())
         if output.is_graph_output() or not uses:
             return False

@@ -18,6 +18,7 @@ from ptq.graph.candidates import Examiner
 from ptq.graph.planning import plan_nodes, requests
 from ptq.graph.regions import between_integers
 from ptq.graph.site import Site, Sites, clip_range, name_of
+from ptq.graph.tables import read_in_float
 from ptq.targets import Target
 
 __all__ = ["Site", "Sites", "clip_range", "find_sites", "plan_nodes", "requests"]
@@ -64,6 +65,10 @@ def find_sites(
             why[node.name or ""] = found
     chosen, dropped = between_integers(candidates)
     why.update(dropped)
+    for key, site in candidates.items():
+        if site.rule.role == "table" and read_in_float(site, chosen):
+            del chosen[key]
+            why[site.name] = "the table is read in float, too"
     sites = _settled(chosen)
     for site in sites:
         if site.absorbed is not None:
@@ -90,7 +95,9 @@ def _settled(chosen: Mapping[int, Site]) -> tuple[Site, ...]:
     wanted = {id(v) for s in chosen.values() for v in s.activations}
     return tuple(
         site
-        if site.rule.output or any(id(v) in wanted for v in site.outputs)
+        if site.rule.role == "table"
+        or site.rule.output
+        or any(id(v) in wanted for v in site.outputs)
         else _without_output(site)
         for site in chosen.values()
     )

@@ -81,7 +81,7 @@ class _Making:
             self._find_source(request)
         for request in self.asked:
             if request.joins and request.tensor not in self.ranges:
-                _join(request, self.sources, self.ranges)
+                _join(request, self.sources, self.ranges, self.choice)
         return {
             name: _decision(source, self.ranges, self.stats, self.choice)
             for name, source in self.sources.items()
@@ -147,15 +147,29 @@ def _around(least: float, largest: float, choice: RangeChoice) -> Range:
     return Range(min(least, 0.0), max(largest, 0.0))
 
 
-def _join(request: Request, sources: Mapping[str, Source], ranges: dict[str, Range]) -> None:
+def _join(
+    request: Request,
+    sources: Mapping[str, Source],
+    ranges: dict[str, Range],
+    choice: RangeChoice,
+) -> None:
     """Give a concatenation the union of its parts, and its parts the same where that is cheap."""
     parts = [sources[name] for name in request.joins]
     given = [part.of(ranges[part.tensor]) for part in parts]
     union = Range(min(r.lo for r in given), max(r.hi for r in given))
-    ranges[request.tensor] = union
     shifted = any(part.shift for part in parts)
     if not shifted and all(_width(union) <= TIE_LIMIT * _width(r) for r in given):
+        if any(part.factor != 1.0 for part in parts):
+            union = _on_codes(union, choice)
         ranges.update({part.tensor: part.for_copy(union) for part in parts})
+    ranges[request.tensor] = union
+
+
+def _on_codes(chosen: Range, choice: RangeChoice) -> Range:
+    """Return a range with the ends where the codes end, so that no multiple rounds otherwise."""
+    params = _params(chosen, choice)
+    step, zero = float(params.scale), int(params.zero_point)
+    return Range((choice.qtype.qmin - zero) * step, (choice.qtype.qmax - zero) * step)
 
 
 def _width(r: Range) -> float:

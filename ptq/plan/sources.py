@@ -61,7 +61,7 @@ def joined_sources(requests: Iterable[Request]) -> set[str]:
         sources[request.tensor] = source
         for name in request.joins:
             # of a shifted part, it is not known yet whether it becomes a copy
-            joined |= {name, sources[name].tensor}
+            joined |= {request.tensor, name, sources[name].tensor}
     return joined
 
 

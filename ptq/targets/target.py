@@ -9,7 +9,7 @@ import msgspec
 
 from ptq.errors import ConfigError
 
-Role = Literal["linear", "elementwise", "move", "rescale"]
+Role = Literal["linear", "elementwise", "move", "rescale", "table"]
 
 
 class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -21,7 +21,9 @@ class OpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             share one scale. These two become integer only between integer neighbours: alone,
             the QuantizeLinear around them costs more than they save. ``rescale`` operators
             multiply by a constant, and need no kernel: the codes stay, and their scale changes.
-        weight: index of the constant weight input, for ``linear``.
+            ``table`` operators look rows up in a constant, which is stored as codes; what they
+            put out is float.
+        weight: index of the constant weight input, for ``linear`` and ``table``.
         bias: index of the bias input, for ``linear``.
         inputs: how many leading inputs are activations; the rest are parameters (shapes, axes).
             ``0`` means all of them.

@@ -27,6 +27,7 @@ from ptq.numerics.affine import quantize as codes_of
 DECLARED = """
     float[4, 4, 3, 3] w0, float[4] b0, float[4, 4, 3, 3] w1, float[4] b1, float[4, 4, 1, 1] w2,
     float zero = {0}, float one = {1}, float minus = {-1}, float six = {6}, float half = {0.5},
+    float[4, 1, 1] array, float[1, 4, 8, 8] image_of_ones,
     float hundred = {100}, float cold = {-100},
     int64[3] rows = {1, 4, 64}, int64[4] image = {1, 4, 8, 8}, int64[1] axis0 = {0},
     int64[2] parts = {2, 2}, int64[1] one_step = {1}, int64[1] six_steps = {6},
@@ -49,6 +50,15 @@ PATTERNS = {
     "add the same": ("u = Add (t, t)", ["QLinearAdd"]),
     "add a scalar": ("r = Relu (t) u = Add (r, hundred)", ["QLinearAdd"]),
     "add to a scalar": ("r = Relu (t) u = Add (hundred, r)", ["QLinearAdd"]),
+    "add an array": ("r = Sigmoid (t) u = Add (r, array)", ["QLinearSigmoid", "QLinearAdd"]),
+    "multiply by an array": (
+        "r = Sigmoid (t) u = Mul (array, r)",
+        ["QLinearSigmoid", "QLinearMul"],
+    ),
+    "concatenate an array": (
+        "c = Concat <axis = 2> (image_of_ones, t) u = Conv <strides = [2, 1]> (c, w2)",
+        ["QLinearConcat"],
+    ),
     "add the input": ("u = Add (t, x)", ["QLinearAdd"]),
     "multiply": ("a = Conv (x, w2) u = Mul (t, a)", ["QLinearMul"]),
     "square": ("u = Mul (t, t)", ["QLinearMul"]),
@@ -69,6 +79,28 @@ PATTERNS = {
     "relu, max pool": (
         "r = Relu (t) u = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (r)",
         ["MaxPool"],
+    ),
+    "add, max pool": (
+        "a = Conv (x, w2) s = Add (t, a) u = MaxPool <kernel_shape = [2, 2]> (s)",
+        ["QLinearAdd", "MaxPool"],
+    ),
+    "multiply, max pool": (
+        "a = Conv (x, w2) s = Mul (t, a) u = MaxPool <kernel_shape = [2, 2]> (s)",
+        ["QLinearMul", "MaxPool"],
+    ),
+    "leaky relu, max pool, max pool": (
+        """s = LeakyRelu <alpha = 0.25> (t) m = MaxPool <kernel_shape = [2, 2]> (s)
+           u = MaxPool <kernel_shape = [2, 2]> (m)""",
+        ["QLinearLeakyRelu", "MaxPool", "MaxPool"],
+    ),
+    "concatenate, max pool": (
+        """a = Conv (x, w2) c = Concat <axis = 2> (t, a)
+           u = MaxPool <kernel_shape = [2, 2]> (c)""",
+        ["QLinearConcat", "MaxPool"],
+    ),
+    "multiply by a scalar, max pool": (
+        "m = Mul (t, half) p = MaxPool <kernel_shape = [2, 2]> (m) u = Sigmoid (p)",
+        ["MaxPool", "QLinearSigmoid"],
     ),
     "resize by scales": (
         'u = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", '
@@ -127,6 +159,13 @@ def test_pattern_runs_on_integers(name):
     ran = [op.removeprefix("Nhwc") for op in coverage.integer.elements()]
     for op_type in set(PATTERNS[name][1]):
         assert ran.count(op_type) >= PATTERNS[name][1].count(op_type)
+
+
+@pytest.mark.parametrize("name", [n for n in PATTERNS if "max pool" in n])
+def test_a_max_pool_among_convolutions_runs_with_channels_last(name):
+    # the kernel for channels first is 25 times slower than float
+    coverage = quantize(pattern(name), settings=ORDINARY).coverage()
+    assert coverage.integer["NhwcMaxPool"] == PATTERNS[name][1].count("MaxPool")
 
 
 @pytest.mark.parametrize("name", PATTERNS)

@@ -186,3 +186,103 @@ def test_decisions_do_not_depend_on_the_order_of_unrelated_requests():
 def test_decisions_are_plain_data():
     found = joined(a=(-1, 3), b=(-2, 2))
     assert msgspec.convert(msgspec.to_builtins(found), dict[str, type(found["a"])]) == found
+
+
+# -- multiples and sums ----------------------------------------------------------------------------
+
+FACTORS = st.floats(2.0**-8, 2.0**8)
+
+
+@pytest.mark.parametrize("choice", [MINMAX, SYMMETRIC])
+@given(lo=st.floats(-50, 0), hi=st.floats(0.01, 50), factor=FACTORS)
+def test_a_multiple_has_the_codes_of_its_source(choice, lo, hi, factor):
+    asked, observed = requested(a=(lo, hi))
+    asked.append(Request("b", copies="a", factor=factor))
+    found = decide(asked, observed, choice)
+    a, b = found["a"], found["b"]
+    assert (b.zero_point, b.observed) == (a.zero_point, "a")
+    # both are rounded to float32
+    assert b.scale == pytest.approx(a.scale * factor, rel=2.0**-22)
+    assert (b.lo, b.hi) == pytest.approx((a.lo * factor, a.hi * factor))
+
+
+@given(factor=FACTORS, part=st.floats(1, 1.9))
+def test_parts_are_tied_through_their_factors(factor, part):
+    asked, observed = requested(a=(-1, 1), b=(-part, part))
+    asked += [Request("c", copies="a", factor=factor), Request("d", copies="b", factor=factor)]
+    asked.append(Request("joined", joins=("c", "d")))
+    found = decide(asked, observed, MINMAX)
+    assert len({(found[n].scale, found[n].zero_point) for n in ("c", "d", "joined")}) == 1
+
+
+def shifted(shift, choice=MINMAX, factor=1.0, **ends):
+    asked, observed = requested(a=ends["a"])
+    sum_of = stats(*(e * factor + shift for e in ends["a"]))
+    copy = Request("b", observed="b", copies="a", factor=factor, shift=shift)
+    return decide([*asked, copy], {**observed, "b": sum_of}, choice)
+
+
+@pytest.mark.parametrize("choice", [MINMAX, SYMMETRIC])
+@given(lo=st.floats(-9, -1), hi=st.floats(1, 9), shift=st.floats(-4, 4), factor=FACTORS)
+def test_a_sum_is_another_zero_point_or_has_a_scale_of_its_own(choice, lo, hi, shift, factor):
+    found = shifted(shift * factor, choice, factor, a=(lo, hi))
+    a, b = found["a"], found["b"]
+    if b.observed == "b":
+        assert a == shifted(0.0, choice, a=(lo, hi))["a"]
+        return
+    assert 0 <= b.zero_point <= 255
+    assert b.scale == pytest.approx(a.scale * factor, rel=1e-6)
+    # every code stands for the sum of what it stood for, to the rounding of the scales
+    codes = np.arange(256)
+    given, made = ((codes - d.zero_point) * d.scale for d in (a, b))
+    np.testing.assert_allclose(made, given * factor + shift * factor, rtol=0, atol=1e-4 * b.scale)
+    # nothing that was covered no longer is, and the step is at most a quarter larger
+    assert a.lo <= lo * (1 - 1e-6)
+    assert a.hi >= hi * (1 - 1e-6)
+    assert a.scale <= 1.25 * shifted(0.0, choice, a=(lo, hi))["a"].scale * (1 + 1e-6)
+
+
+def test_a_sum_whose_zero_lies_far_outside_has_a_scale_of_its_own():
+    found = shifted(5.0, a=(-1, 3))
+    assert found["b"].observed == "b"
+    assert (found["a"].lo, found["a"].hi) == (-1, 3)
+
+
+def test_a_sum_of_less_than_a_step_has_a_scale_of_its_own():
+    assert shifted(1e-4, a=(-1, 3))["b"].observed == "b"
+
+
+def test_powers_of_two_are_not_moved():
+    found = shifted(0.3, QCODE, a=(-1, 3))
+    assert found["b"].observed == "b"
+
+
+@pytest.mark.parametrize("through", ["a", "copy"])
+def test_what_a_concatenation_settles_is_not_moved(through):
+    asked, observed = requested(a=(-1, 3), c=(-1, 2))
+    asked += [Request("copy", copies="a"), Request("joined", joins=("c", through))]
+    asked.append(Request("b", observed="b", copies="a", shift=0.3))
+    # nor what is copied from one
+    asked.append(Request("d", observed="b", copies="joined", shift=0.3))
+    found = decide(asked, {**observed, "b": stats(-0.7, 3.3)}, MINMAX)
+    assert (found["b"].observed, found["d"].observed) == ("b", "d")
+    assert found["a"].scale == found["joined"].scale
+
+
+def test_two_sums_of_one_tensor_agree_or_the_second_has_a_scale_of_its_own():
+    asked, observed = requested(a=(-1, 3))
+    asked += [
+        Request("b", observed="b", copies="a", shift=0.5),
+        Request("c", constant=(0.0, 1.0), copies="a", factor=2.0, shift=1.0),
+        Request("d", observed="b", copies="a", shift=0.51),
+    ]
+    found = decide(asked, {**observed, "b": stats(-0.5, 3.5)}, MINMAX)
+    assert [found[n].observed for n in "bcd"] == ["a", "a", "d"]
+    assert found["b"].zero_point == found["c"].zero_point
+
+
+def test_a_range_that_a_search_has_fixed_is_not_moved():
+    asked, observed = requested(a=(-1, 3))
+    asked.append(Request("b", observed="b", copies="a", shift=0.3))
+    fixed = {"a": Range(-1, 3), "b": Range(-0.7, 3.3)}
+    assert decide(asked, observed, MINMAX, fixed=fixed)["b"].observed == "b"

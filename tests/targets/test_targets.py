@@ -71,9 +71,9 @@ def test_what_a_rule_asks_about_an_attribute_has_a_default(target, op_type):
 
 
 @RULES
-def test_only_linear_operators_have_weights(target, op_type):
+def test_only_linear_operators_and_tables_have_weights(target, op_type):
     rule = load_target(target).ops[op_type]
-    assert (rule.role == "linear") == (rule.weight is not None)
+    assert (rule.role in ("linear", "table")) == (rule.weight is not None)
     assert rule.bias is None or rule.role == "linear"
     # a move that computed something would not have the scale of its input
     assert not (rule.role == "move" and rule.absorbs)
