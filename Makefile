@@ -27,10 +27,10 @@ demo: $(INSTALLED) ## quantize a real text recognizer on real text lines and sho
 	@$(BIN)/python scripts/read_lines.py $(DEMO)/model.onnx $(DEMO)/model.int8.onnx
 
 test: $(INSTALLED) ## the tests, without the slow ones
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 test-all: $(INSTALLED) ## all tests, 1000 examples a property, then the demo
-	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m ''
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 -m ''
 	$(MAKE) demo
 
 lint: $(INSTALLED) ## style, types, and who may import whom
