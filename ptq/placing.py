@@ -228,7 +228,8 @@ class Placer:
 def _fastest(speedups: Mapping[str, Speedup]) -> tuple[str, bool]:
     """Return the fastest candidate with integer operators, and whether a float model is faster.
 
-    All-integer, the smallest, is taken if none is clearly faster.
+    All-integer, the smallest, is taken if none is clearly faster. Another has to be faster than
+    float: with part of a model in float, size is no reason.
 
     Args:
         speedups: by candidate, against the user's float model.
@@ -238,5 +239,6 @@ def _fastest(speedups: Mapping[str, Speedup]) -> tuple[str, bool]:
     if ALL in integer and speedups[ALL].median * _TIE >= speedups[best].median:
         best = ALL
     found, prepared = speedups[best], speedups[PREPARED]
-    behind = prepared.verdict == "faster" and found.median * found.spread < prepared.median
-    return best, behind or found.verdict == "slower"
+    if prepared.verdict == "faster" and found.median * found.spread < prepared.median:
+        return best, True
+    return best, found.verdict == "slower" or (best != ALL and found.verdict != "faster")
