@@ -8,7 +8,7 @@ import click
 @click.command("methods")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, as_json: bool) -> None:
-    """List every range method and weight quantizer, with its options and its source."""
+    """List every range method, weight quantizer and metric, with its options and its source."""
     import msgspec
 
     from ptq.report.methods import all_methods, methods_text

@@ -3,7 +3,7 @@
 from ptq.data.dataset import DataRequest, Dataset, TensorParser, evenly_spaced
 from ptq.data.feeds import Feed, InputSpec, check_feed, hash_feed
 from ptq.data.image_options import ImageOptions
-from ptq.data.labels import read_labels, select_labels
+from ptq.data.labels import Labels, read_labels, select_labels
 from ptq.data.registry import data_forms, data_readers, open_dataset
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Feed",
     "ImageOptions",
     "InputSpec",
+    "Labels",
     "TensorParser",
     "check_feed",
     "data_forms",

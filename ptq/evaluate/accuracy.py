@@ -10,6 +10,7 @@ import numpy as np
 
 from ptq.data.feeds import Feed
 from ptq.errors import DataError, VerificationError
+from ptq.metrics.class_scores import scores_index
 from ptq.numerics.metrics import ErrorSums
 from ptq.runtime.session import Session, run
 
@@ -106,28 +107,14 @@ class _Tally:
                 raise VerificationError(
                     f"output '{name}' has shape {b.shape}, the float model gives {a.shape}"
                 )
-            sums = ErrorSums.of(*self._finite(name, a, b))
+            sums = ErrorSums.of(*comparable(name, a, b, self.samples))
             self.errors[name] = self.errors[name] + sums if name in self.errors else sums
         self._count_classes(wanted, got)
         self.samples += 1
 
-    def _finite(self, name: str, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what can be compared: an infinity that both models give is no error of either."""
-        finite = np.isfinite(a)
-        if np.isnan(a).any():
-            raise DataError(
-                f"output '{name}' of the float model is NaN in evaluation sample {self.samples}; "
-                "check the preprocessing of the data"
-            )
-        if not np.array_equal(a[~finite], b[~finite]) or not np.isfinite(b[finite]).all():
-            raise VerificationError(
-                f"output '{name}' of the quantized model is NaN or infinite in evaluation sample "
-                f"{self.samples}; exclude the operators before it with --exclude"
-            )
-        return (a, b) if finite.all() else (a[finite], b[finite])
-
     def _count_classes(self, wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> None:
-        index = self._scores_index(wanted)
+        # of several outputs, only labels say that one holds scores
+        index = scores_index(wanted, told=self.labels is not None)
         if index is None:
             self.scores = False
             if self.labels is not None:
@@ -150,12 +137,6 @@ class _Tally:
             self.right[0] += int((a == truth).sum())
             self.right[1] += int((b == truth).sum())
         self.rows += len(a)
-
-    def _scores_index(self, outputs: Sequence[np.ndarray]) -> int | None:
-        """Which output holds class scores; of several outputs only labels say that one does."""
-        looks = [i for i, value in enumerate(outputs) if _looks_like_scores(value)]
-        one = len(looks) == 1 and (len(outputs) == 1 or self.labels is not None)
-        return looks[0] if one else None
 
     def accuracy(self) -> Accuracy:
         if not self.samples:
@@ -182,16 +163,35 @@ class _Tally:
         )
 
 
+def comparable(
+    name: str, wanted: np.ndarray, got: np.ndarray, sample: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what can be compared: an infinity that both models give is no error of either.
+
+    Args:
+        name: the output.
+        wanted: what the float model gives.
+        got: what the quantized model gives, of the same shape.
+        sample: which evaluation sample this is.
+
+    Raises:
+        DataError: the float model gives NaN.
+        VerificationError: the quantized model gives NaN or another infinity.
+    """
+    finite = np.isfinite(wanted)
+    if np.isnan(wanted).any():
+        raise DataError(
+            f"output '{name}' of the float model is NaN in evaluation sample {sample}; "
+            "check the preprocessing of the data"
+        )
+    if not np.array_equal(wanted[~finite], got[~finite]) or not np.isfinite(got[finite]).all():
+        raise VerificationError(
+            f"output '{name}' of the quantized model is NaN or infinite in evaluation sample "
+            f"{sample}; exclude the operators before it with --exclude"
+        )
+    return (wanted, got) if finite.all() else (wanted[finite], got[finite])
+
+
 def _number(decibels: float) -> float | None:
     """JSON has no infinity."""
     return decibels if math.isfinite(decibels) else None
-
-
-def _looks_like_scores(value: np.ndarray) -> bool:
-    """Whether the last axis holds classes: (N, C) logits, or probabilities of any rank."""
-    if not np.issubdtype(value.dtype, np.floating) or value.ndim < 2 or value.shape[-1] < 2:
-        return False
-    if value.ndim == 2:
-        return True
-    sums = value.sum(axis=-1)
-    return bool(value.min(initial=0.0) >= 0.0 and np.allclose(sums, 1.0, atol=1e-3))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptq.errors import VerificationError
-from ptq.numerics.arrays import AnyArray
+from ptq.numerics.arrays import F64, AnyArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class ErrorSums:
         out_sq: sum of ``out^2``.
         max_abs: largest ``|ref - out|``.
         count: number of values.
+        drift: sum of ``out - ref``.
     """
 
     noise: float = 0.0
@@ -30,6 +31,7 @@ class ErrorSums:
     out_sq: float = 0.0
     max_abs: float = 0.0
     count: int = 0
+    drift: float = 0.0
 
     @classmethod
     def of(cls, ref: AnyArray, out: AnyArray) -> ErrorSums:
@@ -46,12 +48,13 @@ class ErrorSums:
         with np.errstate(invalid="ignore", over="ignore"):
             error = a - b
             return cls(
-                noise=float(error @ error),
-                dot=float(a @ b),
-                ref_sq=float(a @ a),
-                out_sq=float(b @ b),
+                noise=_dot(error, error),
+                dot=_dot(a, b),
+                ref_sq=_dot(a, a),
+                out_sq=_dot(b, b),
                 max_abs=float(np.max(np.abs(error), initial=0.0)),
                 count=a.size,
+                drift=-float(error.sum()),
             )
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
@@ -63,6 +66,7 @@ class ErrorSums:
             # max() of Python drops a NaN that comes second.
             float(np.maximum(self.max_abs, other.max_abs)),
             self.count + other.count,
+            self.drift + other.drift,
         )
 
     @property
@@ -97,6 +101,16 @@ class ErrorSums:
             return 0.0
         cosine = self.dot / length
         return cosine if math.isnan(cosine) else min(1.0, max(-1.0, cosine))
+
+    @property
+    def mean_shift(self) -> float:
+        """Mean of ``out - ref``; 0 for no values."""
+        return self.drift / self.count if self.count else 0.0
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of ``ref``; 0 for no values."""
+        return math.sqrt(self.ref_sq / self.count) if self.count else 0.0
 
     @property
     def rmse(self) -> float:
@@ -140,6 +154,11 @@ def topk_agreement(ref: AnyArray, out: AnyArray, k: int = 1) -> float:
     rank = np.sum((others > score) | ((others == score) & earlier), axis=1)
     # A NaN score is no agreement, whatever the comparisons above say.
     return float(np.mean((rank < k) & ~np.isnan(score[:, 0])))
+
+
+def _dot(a: F64, b: F64) -> float:
+    """Return ``a @ b``; the threads of BLAS would wait for one another on a busy machine."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def _check_shapes(ref: AnyArray, out: AnyArray) -> None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
     from ptq.calib import Solver
+    from ptq.metrics import Metric
     from ptq.weights import WeightQuantizer
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
-    """One range method or weight quantizer.
+    """One range method, weight quantizer or metric.
 
     Attributes:
-        name: what `--calib` or `--weight-range` takes.
-        kind: ``activation range`` or ``weight range``.
+        name: what `--calib`, `--weight-range` or `--metric` takes.
+        kind: ``activation range``, ``weight range`` or ``metric``.
         title: one line.
-        paper: where it comes from.
-        options: its options with their defaults, as they follow the colon.
+        paper: where it comes from; empty for what no paper introduced.
+        options: its options with their defaults, as they follow the colon; empty or ``None`` are
+            those that nothing stands for.
     """
 
     name: str
@@ -33,20 +35,24 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
 def all_methods() -> list[Method]:
     """Return every method, those of other distributions included."""
     from ptq.calib import solvers
+    from ptq.metrics import metrics
     from ptq.weights import weight_quantizers
 
     return [
         *_methods("activation range", solvers()),
         *_methods("weight range", weight_quantizers()),
+        *_methods("metric", metrics()),
     ]
 
 
-def _methods(kind: str, found: Mapping[str, type[Solver] | type[WeightQuantizer]]) -> list[Method]:
+def _methods(
+    kind: str, found: Mapping[str, type[Solver] | type[WeightQuantizer] | type[Metric]]
+) -> list[Method]:
     return [
         Method(
             name=name,
             kind=kind,
-            title=method.title,
+            title=(method.__doc__ or "").partition("\n")[0],
             paper=method.paper,
             options={f.name: f.default for f in msgspec.structs.fields(method)},
         )
@@ -54,21 +60,38 @@ def _methods(kind: str, found: Mapping[str, type[Solver] | type[WeightQuantizer]
     ]
 
 
-def methods_text(methods: list[Method]) -> str:
+#: Headings in the order of the list, each with the option that takes such a method.
+_KINDS = {
+    "activation range": "activation range methods (--calib)",
+    "weight range": "weight range methods (--weight-range)",
+    "metric": "metrics (ptq check --metric), or your own as package.module:function",
+}
+
+
+def methods_text(methods: Sequence[Method]) -> str:
     """Return what `ptq methods` prints."""
     lines = []
-    for kind, flag in (("activation range", "--calib"), ("weight range", "--weight-range")):
-        lines.append(f"{kind} methods ({flag})")
+    for kind, heading in _KINDS.items():
+        lines.append(heading)
         for method in methods:
-            if method.kind != kind:
-                continue
-            lines.append(f"  {method.name:<11} {method.title}")
-            if method.options:
-                options = ",".join(f"{k}={_spelled(v)}" for k, v in method.options.items())
-                lines.append(f"  {'':<11} options: {method.name}:{options}")
-            lines.append(f"  {'':<11} source: {method.paper}")
+            if method.kind == kind:
+                lines += _described(method)
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def _described(method: Method) -> list[str]:
+    lines = [f"  {method.name:<11} {method.title}"]
+    given = {name: value for name, value in method.options.items() if value not in ("", None)}
+    others = [name for name in method.options if name not in given]
+    if given:
+        options = ",".join(f"{name}={_spelled(value)}" for name, value in given.items())
+        lines.append(f"  {'':<11} options: {method.name}:{options}")
+    if others:
+        lines.append(f"  {'':<11} {'also' if given else 'options'}: {', '.join(others)}")
+    if method.paper:
+        lines.append(f"  {'':<11} source: {method.paper}")
+    return lines
 
 
 def _spelled(value: object) -> str:

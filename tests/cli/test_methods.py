@@ -6,6 +6,7 @@ from support.cli import ptq
 
 from ptq.calib import parse_method as parse_solver
 from ptq.calib import solvers
+from ptq.metrics import metric_names, parse_metric
 from ptq.report.methods import Method
 from ptq.weights import parse_method as parse_quantizer
 from ptq.weights import weight_quantizers
@@ -13,6 +14,7 @@ from ptq.weights import weight_quantizers
 #: What the users' guide promises.
 RANGES = {"minmax", "ema", "scale", "percentile", "kl", "mse", "qcode"}
 WEIGHTS = {"minmax", "percentile", "mse", "qcode"}
+METRICS = {"topk", "agreement", "mse", "cosine", "sqnr", "iou", "ap", "cer"}
 
 
 def listed() -> list[Method]:
@@ -22,17 +24,19 @@ def listed() -> list[Method]:
 def test_json_lists_every_registered_method():
     names = {
         kind: {m.name for m in listed() if m.kind == kind}
-        for kind in ("activation range", "weight range")
+        for kind in ("activation range", "weight range", "metric")
     }
     assert names["activation range"] == set(solvers()) >= RANGES
     assert names["weight range"] == set(weight_quantizers()) >= WEIGHTS
+    assert names["metric"] == set(metric_names()) >= METRICS
 
 
 def test_every_method_has_a_line_and_a_source():
     for method in listed():
         assert len(method.title) > 20, method.name
         assert method.title.endswith("."), method.name
-        assert len(method.paper) > 20, method.name
+        # nobody invented the mean squared error
+        assert len(method.paper) > 20 or method.kind == "metric", method.name
 
 
 def test_text_shows_what_json_holds():
@@ -40,16 +44,22 @@ def test_text_shows_what_json_holds():
     assert done.code == 0
     for method in listed():
         assert f"  {method.name:<11} {method.title}" in done.out
-        assert f"source: {method.paper}" in done.out
+        assert not method.paper or f"source: {method.paper}" in done.out
+        assert all(option in done.out for option in method.options)
 
 
 @pytest.mark.parametrize(
     ("heading", "parse"),
-    [("activation range", parse_solver), ("weight range", parse_quantizer)],
+    [
+        ("activation range methods", parse_solver),
+        ("weight range methods", parse_quantizer),
+        ("metrics", parse_metric),
+    ],
 )
 def test_what_is_shown_as_options_can_be_typed(heading, parse):
-    section = ptq("methods").out.split(f"{heading} methods")[1].split("methods (")[0]
+    section = ptq("methods").out.split(heading)[1].split("\n\n")[0]
     shown = [line.split("options: ")[1] for line in section.splitlines() if "options: " in line]
+    shown = [text for text in shown if ":" in text]  # others name options that have no default
     assert shown
     for text in shown:
         assert parse(text) == parse(text.partition(":")[0]), "the defaults, spelled out"

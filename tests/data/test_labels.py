@@ -60,6 +60,56 @@ def test_anything_else_is_an_error(tmp_path, name, content, message):
         read_labels(saved(tmp_path / name, content))
 
 
+TEXTS = ("one", "two, three", "", "4")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", b"one\ntwo, three\n\n4\n"),
+        ("a.txt", b"\xef\xbb\xbfone\r\ntwo, three\r\n\r\n4"),
+        ("a.csv", b'one\n"two, three"\n\n4\n'),
+        ("a.csv", b'label\r\none\r\n"two, three"\r\n""\r\n4\r\n'),
+        ("a.json", b'["one", "two, three", "", "4"]'),
+        ("a.npy", np.array(TEXTS)),
+        ("a.npz", {"labels": np.array(TEXTS)}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["texts", "any"])
+def test_every_form_gives_the_same_texts(tmp_path, name, content, kind):
+    assert read_labels(saved(tmp_path / name, content), kind) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.txt", b"12\n34\n"), ("a.csv", b"label\n12\n34\n")],
+)
+def test_texts_that_are_numbers_are_texts_if_asked_for(tmp_path, name, content):
+    path = saved(tmp_path / name, content)
+    assert read_labels(path, "texts") == ("12", "34")
+    assert read_labels(path, "any").tolist() == [12, 34]
+
+
+def test_characters_that_python_takes_for_ends_of_lines_are_text(tmp_path):
+    path = saved(tmp_path / "a.txt", "a\u2028b\nc\x0cd\n".encode())
+    assert read_labels(path, "texts") == ("a\u2028b", "c\x0cd")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"a.png,one\n", r"row 1: has 2 columns; give one text on each line, in quotes"),
+        ("a.json", b"[1, 2]", r"not a JSON list of texts .*; give \[\"one\", \"two\"\]"),
+        ("a.npy", np.arange(3), r"labels are int64 of shape \(3,\); give texts of shape"),
+        ("a.txt", b"", "holds no labels; give one text for each sample"),
+        ("a.txt", b"\xff\xfe1", "not a text file in UTF-8; give one text on each line"),
+    ],
+)
+def test_what_is_no_text_is_an_error(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        read_labels(saved(tmp_path / name, content), "texts")
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.json", "a.csv"])
 def test_a_missing_file_is_an_error(tmp_path, name):
     with pytest.raises(DataError, match="No such file or directory"):
@@ -88,6 +138,13 @@ def test_labels_follow_the_samples_in_use(opened, batch, samples):
     dataset = opened(batch, samples=samples)
     rows = np.concatenate([feed["x"] for feed in dataset])
     np.testing.assert_array_equal(select_labels(np.arange(10), dataset), rows)
+
+
+def test_texts_follow_the_samples_in_use_too(opened):
+    dataset = opened("N", samples=3)
+    rows = np.concatenate([feed["x"] for feed in dataset])
+    texts = select_labels(tuple(map(str, range(10))), dataset)
+    assert texts == tuple(str(int(row)) for row in rows)
 
 
 def test_labels_that_do_not_match_one_to_one_cannot_be_chosen_from(opened):

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import re
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from ptq.data.dataset import DataRequest, Dataset
 from ptq.data.feeds import Array, Feed
-from ptq.errors import ConfigError, DataError, PtqError
+from ptq.data.function import FUNCTION, error_in_short, find_function
+from ptq.errors import DataError, PtqError
 
-_SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _END = object()
 
 
@@ -43,12 +37,12 @@ class FunctionDataset(Dataset):
         """Return whether the source is ``package.module:function`` and no path."""
         if source.startswith("random:") or Path(source).exists():
             return False
-        return _SPEC.fullmatch(source) is not None
+        return FUNCTION.fullmatch(source) is not None
 
     def __init__(self, request: DataRequest) -> None:
         super().__init__(request)
         self._samples = request.samples
-        self._function = _find(request.source)
+        self._function = find_function(request.source, "a function that yields feeds")
         self._length: int | None = None
 
     @property
@@ -97,7 +91,9 @@ class FunctionDataset(Dataset):
         except PtqError:
             raise
         except Exception as error:
-            raise DataError(f"function '{self.source}' raised {_in_short(error)} {when}") from error
+            raise DataError(
+                f"function '{self.source}' raised {error_in_short(error)} {when}"
+            ) from error
 
 
 def _as_feed(item: object, where: str) -> Feed:
@@ -114,45 +110,6 @@ def _as_array(value: object, where: str) -> Array:
     if array.dtype.kind == "O" and not all(isinstance(entry, str) for entry in array.flat):
         raise DataError(f"{where} is {_a(value)}, not an array of numbers; yield arrays")
     return array
-
-
-def _find(source: str) -> Callable[[], Any]:
-    module_name, _, path = source.partition(":")
-    found: object = _import(module_name, source)
-    for name in path.split("."):
-        if not hasattr(found, name):
-            near = difflib.get_close_matches(name, dir(found), n=1)
-            guess = f"did you mean '{near[0]}'" if near else "check the name"
-            raise ConfigError(f"'{source}': module '{module_name}' has no '{path}'; {guess}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise ConfigError(f"'{source}' is {_a(found)}; name a function that yields feeds")
-    return found
-
-
-def _import(name: str, source: str) -> ModuleType:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ConfigError(f"'{source}': importing it raised {_in_short(error)}") from error
-        remedy = "run ptq where the module can be imported from"
-        if name.endswith(".py"):
-            remedy = f"write '{source.replace('.py:', ':')}'"
-        raise ConfigError(f"'{source}': there is no module '{error.name}'; {remedy}") from error
-    except Exception as error:
-        raise ConfigError(f"'{source}': importing it raised {_in_short(error)}") from error
-    finally:
-        # remove, not restore: the module may have added to the path for its own imports
-        if here in sys.path:
-            sys.path.remove(here)
-
-
-def _in_short(error: Exception) -> str:
-    first = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _a(value: object) -> str:
