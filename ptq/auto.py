@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from ptq.config import Scheme
+from ptq.config import Preference, Scheme
 from ptq.errors import ConfigError, PtqError
 from ptq.graph.publish import Draft
 from ptq.placing import FLOATS
@@ -21,6 +21,9 @@ SCHEMES: tuple[Scheme, ...] = ("static", "dynamic", "weight-only")
 
 #: An SQNR that is good enough whatever else there is, and how much below the best one is not worse.
 _GOOD_DB, _ALIKE_DB = 30.0, 3.0
+
+#: Files that differ by no more are as small: 1 % is worth less than 10 dB.
+_ALIKE_SIZE = 1.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +49,13 @@ def try_schemes(job: Job, outputs: Sequence[Path], stack: ExitStack) -> Tried:
     """
     if job.inputs.evidence() is None:
         raise ConfigError("--scheme auto measures accuracy; give --calib-data or --eval-data")
+    if job.options.placement is not None:
+        raise ConfigError("a placement is of one scheme; give that in place of --scheme auto")
     tried: dict[str, Tried] = {}
     failed: dict[str, PtqError] = {}
     for scheme in SCHEMES:
         drafts = [stack.enter_context(Draft(place)) for place in outputs]
-        settings = msgspec.structs.replace(job.config, scheme=scheme)
+        settings = job.config.with_scheme(scheme)
         try:
             run = Run(replace(job, config=settings))
             tried[scheme] = Tried(run, drafts, run.write(drafts))
@@ -58,7 +63,8 @@ def try_schemes(job: Job, outputs: Sequence[Path], stack: ExitStack) -> Tried:
             failed[scheme] = error
     if not tried:
         raise next(iter(failed.values()))
-    chosen = choose_scheme({name: t.report for name, t in tried.items()})
+    reports = {name: t.report for name, t in tried.items()}
+    chosen = choose_scheme(reports, prefer=job.config.prefer)
     found = tried[chosen]
     said = [f"{n}: {_figures(t.report)}" for n, t in tried.items()]
     said += [f"{n}: {error}" for n, error in failed.items()]
@@ -67,13 +73,18 @@ def try_schemes(job: Job, outputs: Sequence[Path], stack: ExitStack) -> Tried:
     return Tried(found.run, found.drafts, report)
 
 
-def choose_scheme(reports: Mapping[str, Report]) -> str:
+def choose_scheme(reports: Mapping[str, Report], *, prefer: Preference = "speed") -> str:
     """Return the fastest accurate scheme, and of equally fast ones the smallest.
 
     Accurate is what has an SQNR of 30 dB, or is within 3 dB of the best. A scheme of which only
-    the float model was worth writing is taken if all are such.
+    the float model was worth writing is taken if all are such. Where size is preferred: the
+    smallest, and of those within 2 % of it the most accurate.
     """
     integer = {n: r for n, r in reports.items() if not _is_float(r)} or dict(reports)
+    if prefer == "size":
+        largest = _ALIKE_SIZE * min(map(_size, integer.values()))
+        small = {n: r for n, r in integer.items() if _size(r) <= largest}
+        return max(small, key=lambda n: _sqnr_db(small[n]))
     best_db = max(_sqnr_db(r) for r in integer.values())
     floor = min(_GOOD_DB, best_db - _ALIKE_DB)
     accurate = {n: r for n, r in integer.items() if _sqnr_db(r) >= floor}

@@ -23,11 +23,101 @@ Preference = Literal["speed", "size"]
 #: Widths of weights that each scheme takes.
 _WIDTHS = {"static": (8,), "dynamic": (8,), "weight-only": (8, 4, 2), "auto": (8,)}
 
+#: What an override may change in each scheme; the rest of it would mean nothing there.
+_OVERRIDDEN = {
+    "static": ("float", "bits", "calib", "weights", "weight_range"),
+    "dynamic": ("float", "bits", "weights", "weight_range"),
+    "weight-only": ("float", "bits"),
+    "auto": ("float", "bits", "calib", "weights", "weight_range"),
+}
+
 #: ``--place``: by measured cost, or everything that the target runs.
 PLACE_AUTO, PLACE_ALL = "auto", "all"
 
 #: In place of a target: the one that describes this machine.
 AUTO = "auto"
+
+
+class Override(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """Other settings for some nodes and tensors; where several match, the last wins in each field.
+
+    A node matches by its name, or by that of an output or of a constant that it reads. A tensor
+    matches by its name, or with the node that makes it.
+
+    Attributes:
+        match: glob over the names of the prepared model, as `ptq inspect` shows it.
+        op: the only operator type that matches; empty for all.
+        float: whether the nodes stay in float; ``False`` takes back what an earlier one says.
+        bits: width of their weights.
+        calib: range method of the activations that match.
+        weights: granularity of the scales of their weights.
+        weight_range: range method of their weights.
+    """
+
+    match: str = "*"
+    op: str = ""
+    float: bool | None = None
+    bits: int | None = None
+    calib: str | None = None
+    weights: Granularity | None = None
+    weight_range: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values of the wrong kind, and an override that changes nothing."""
+        _require_kinds(self)
+        if not self.changes:
+            raise ConfigError(
+                f"override {self} changes nothing; give one of: "
+                f"{', '.join(_OVERRIDDEN['static']).replace('_', '-')}"
+            )
+
+    def __str__(self) -> str:
+        """Return what it matches, as a message names it."""
+        return f"of {self.op} '{self.match}'" if self.op else f"'{self.match}'"
+
+    @property
+    def changes(self) -> dict[str, bool | int | str]:
+        """What differs for what matches, by field."""
+        given = {name: getattr(self, name) for name in _OVERRIDDEN["static"]}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def require_fits(self, scheme: Scheme) -> None:
+        """Refuse what this scheme cannot do.
+
+        Raises:
+            ConfigError: the weights cannot be so wide, or the field means nothing to the scheme.
+        """
+        if self.bits is not None and self.bits not in _WIDTHS[scheme]:
+            raise ConfigError(f"override {self}: {_wrong_width('bits =', self.bits, scheme)}")
+        allowed = _OVERRIDDEN[scheme]
+        if other := [name for name in self.changes if name not in allowed]:
+            raise ConfigError(
+                f"override {self}: {other[0].replace('_', '-')} means nothing to --scheme "
+                f"{scheme}, which takes {', '.join(allowed).replace('_', '-')}"
+            )
+
+    def require_known(self) -> None:
+        """Refuse methods that are none.
+
+        Raises:
+            ConfigError: there is no such method, or no such option of it.
+        """
+        from ptq import calib, weights
+
+        try:
+            if self.calib is not None:
+                calib.parse_method(self.calib)
+            if self.weight_range is not None:
+                weights.parse_method(self.weight_range)
+        except ConfigError as error:
+            raise ConfigError(f"override {self}: {error}") from error
+
+    def fitted(self, scheme: Scheme) -> Override | None:
+        """Return what of it means something to a scheme, or ``None`` if nothing does."""
+        kept = {n: v for n, v in self.changes.items() if n in _OVERRIDDEN[scheme]}
+        return Override(match=self.match, op=self.op, **kept) if kept else None  # type: ignore[arg-type]
 
 
 class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,6 +151,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         ema_decay: decay of the moving averages of minimum and maximum, for ``ema``.
         seed: seed of everything random (only random calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.
+        overrides: other settings for some nodes and tensors.
     """
 
     scheme: Scheme = "static"
@@ -82,23 +173,15 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ema_decay: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     seed: Annotated[int, Meta(ge=0)] = 0
     allow_larger: bool = False
+    overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong kind, and what the kernels of this release cannot run."""
-        for field in msgspec.structs.fields(self):
-            try:
-                msgspec.convert(getattr(self, field.name), field.type)
-            except msgspec.ValidationError as error:
-                reason = str(error)
-                raise ConfigError(f"{field.name}: {reason[:1].lower()}{reason[1:]}") from error
-        widths = _WIDTHS[self.scheme]
-        if self.bits not in widths:
-            choices = " or ".join(map(str, widths))
-            more = "" if self.scheme == "weight-only" else "; --scheme weight-only takes 4 and 2"
-            raise ConfigError(
-                f"--bits {self.bits} is not supported by --scheme {self.scheme}; "
-                f"use {choices}{more}"
-            )
+        _require_kinds(self)
+        if self.bits not in _WIDTHS[self.scheme]:
+            raise ConfigError(_wrong_width("--bits", self.bits, self.scheme))
+        for override in self.overrides:
+            override.require_fits(self.scheme)
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
@@ -116,6 +199,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
         self.solver()
         self.weight_quantizer()
+        for override in self.overrides:
+            override.require_known()
         if self.target == AUTO or load_target(self.target).runtime == "onnxruntime":
             return
         for option, given, fine in (
@@ -131,6 +216,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def at(self, target: str) -> QuantizeConfig:
         """Return the same settings for this target."""
         return msgspec.structs.replace(self, target=target)
+
+    def with_scheme(self, scheme: Scheme) -> QuantizeConfig:
+        """Return the same settings for this scheme, overrides cut down to what it can do."""
+        fitted = (override.fitted(scheme) for override in self.overrides)
+        overrides = tuple(override for override in fitted if override is not None)
+        return msgspec.structs.replace(self, scheme=scheme, overrides=overrides)
 
     def solver(self) -> Solver:
         """Return the range method of the activations.
@@ -157,6 +248,14 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return parse_method(self.weight_range or default)
 
     @property
+    def power_of_two(self) -> bool:
+        """Whether some scales are to be powers of two."""
+        from ptq.calib import parse_method
+
+        methods = [o.calib for o in self.overrides if o.calib is not None]
+        return any(m.power_of_two for m in (self.solver(), *map(parse_method, methods)))
+
+    @property
     def formats(self) -> tuple[FileFormat, ...]:
         """The format of each file to write, the main one first."""
         return ("qdq", "integer") if self.format == "both" else (self.format,)
@@ -177,3 +276,23 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def searches_output(self) -> bool:
         """Whether scales are searched by the error of the network's output."""
         return self.calib.startswith("qcode") and self.qcode_objective == "output"
+
+
+def _require_kinds(settings: msgspec.Struct) -> None:
+    """Refuse values of the wrong kind: msgspec checks only what it decodes.
+
+    Raises:
+        ConfigError: a field has one; it is named.
+    """
+    for field in msgspec.structs.fields(settings):
+        try:
+            msgspec.convert(getattr(settings, field.name), field.type)
+        except msgspec.ValidationError as error:
+            reason = str(error)
+            raise ConfigError(f"{field.name}: {reason[:1].lower()}{reason[1:]}") from error
+
+
+def _wrong_width(option: str, bits: int, scheme: Scheme) -> str:
+    choices = " or ".join(map(str, _WIDTHS[scheme]))
+    more = "" if scheme == "weight-only" else "; --scheme weight-only takes 4 and 2"
+    return f"{option} {bits} is not supported by --scheme {scheme}; use {choices}{more}"

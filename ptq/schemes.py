@@ -13,6 +13,7 @@ import numpy as np
 from ptq import __version__
 from ptq.config import FileFormat, QuantizeConfig
 from ptq.data.feeds import Feed
+from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import UnsupportedError
 from ptq.evaluate.latency import measure_latencies
 from ptq.graph.emit_dynamic import DynamicForm, emit_dynamic
@@ -27,6 +28,7 @@ from ptq.graph.variants import Variant
 from ptq.numerics.affine import QTensor
 from ptq.numerics.pairs import fit_pairs, orders_of
 from ptq.numerics.qtype import QType
+from ptq.overrides import Overrides
 from ptq.place.costs import Region
 from ptq.place.memory import Choice, Memory, recall
 from ptq.plan import NodePlan, Plan
@@ -63,7 +65,7 @@ class SchemeWriter:
         #: whether products are computed from codes, or weights only stored in them
         self.kernels = True
         self.target = load_target(config.target)
-        self.weight_quantizer = config.weight_quantizer()
+        self.overrides = Overrides(source.model, config)
 
     def foresee(self) -> tuple[tuple[NodePlan, ...], int]:
         """Return what would become of every node, and how many bytes the model would have."""
@@ -98,7 +100,7 @@ class SchemeWriter:
                 )
             if form == "integer" and self.config.scheme == "dynamic":
                 fuse_integer(model)
-            model.metadata_props["ptq"] = self._recipe()
+            model.metadata_props[PROPERTY] = self._recipe(form, kept).to_json()
             save_model(model, path)
         with self.stages.stage("check"):
             check_file(path)
@@ -106,6 +108,17 @@ class SchemeWriter:
         plan = Plan(target=self.target.name, tensors={}, nodes=emitted.nodes)
         done = Emitted(weights=emitted.weights, biases=0, widened=(), coarse=(), scales={})
         return Version(kept, plan, done, coverage, self._regions(emitted.nodes))
+
+    def write_pinned(self, path: Path, form: FileFormat, placement: PinnedPlacement) -> Version:
+        """Write the model with just this placement.
+
+        Raises:
+            ConfigError: the placement is of another model.
+            UnsupportedError: it has no weight that could be quantized.
+        """
+        placement.require_nodes(node.name or "" for node in self.source.model.graph)
+        self.convolutions, self.kernels = placement.convolutions, not placement.unpacked
+        return self.write(path, form, placement.reasons())
 
     def settle(
         self, path: Path, form: FileFormat, feed: Feed, memory: Memory, *, seconds: float
@@ -155,6 +168,7 @@ class SchemeWriter:
                 symmetric=self.config.weights_symmetric,
                 portable=form == "qdq",
                 kernels=self.kernels,
+                widths=cast(dict[str, Literal[2, 4, 8]], self.overrides.widths()),
             )
             return emit_weight_only(model, layout, exclude=exclude)
         tried = [n for n in convolutions if self.convolutions and n not in kept]
@@ -162,11 +176,10 @@ class SchemeWriter:
         shape = DynamicForm(per_channel=per_channel, convolutions=tried)
         return emit_dynamic(model, shape, quantize_weight=self._quantize_weight, exclude=exclude)
 
-    def _quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
-        per_channel = self.config.weights == "per-channel"
-        qtype = QType.parse(self.target.weight)
-        tensor = self.weight_quantizer.quantize(
-            w, qtype, axis=axis if per_channel else None, symmetric=symmetric
+    def _quantize_weight(self, node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
+        settings, qtype = self.overrides.weight(node), QType.parse(self.target.weight)
+        tensor = settings.range_method.quantize(
+            w, qtype, axis=axis if settings.per_channel else None, symmetric=symmetric
         )
         if not _saturates(self.target):
             return tensor
@@ -183,14 +196,18 @@ class SchemeWriter:
             if n.integer
         )
 
-    def _recipe(self) -> str:
-        """Return what made this model, as JSON without times or paths."""
-        recipe = {
-            "ptq": __version__,
-            "config": msgspec.to_builtins(self.config),
-            "model_sha256": self.source.digest,
-        }
-        return msgspec.json.encode(recipe, order="sorted").decode()
+    def _recipe(self, form: FileFormat, kept: Mapping[str, str]) -> EmbeddedRecipe:
+        dynamic = self.config.scheme == "dynamic"
+        return EmbeddedRecipe(
+            ptq=__version__,
+            config=msgspec.structs.replace(self.config, format=form),
+            model_sha256=self.source.digest,
+            placement=PinnedPlacement(
+                keep_float=tuple(sorted(kept)),
+                convolutions=dynamic and self.convolutions,
+                unpacked=not dynamic and not self.kernels,
+            ),
+        )
 
 
 def _saturates(target: Target) -> bool:

@@ -16,6 +16,7 @@ from ptq.graph.load import input_specs, load_model, model_digest, model_files
 from ptq.graph.normalize import normalize
 from ptq.graph.sites import Sites, find_sites
 from ptq.graph.types import Model
+from ptq.overrides import Overrides
 from ptq.targets import Target
 
 #: How many reasons an error about a model without sites lists.
@@ -79,14 +80,19 @@ def find_configured_sites(
         keep_float: further nodes that stay in float, with the reason.
 
     Raises:
-        ConfigError: a glob or an operator type is wrong.
+        ConfigError: a glob, an operator type or an override is wrong.
     """
     return find_sites(
         model,
         target,
         op_types=config.op_types,
         exclude=config.exclude,
-        keep_float={**_by_hand(model, config.placed_globs), **(keep_float or {})},
+        keep_float={
+            **_by_hand(model, config.placed_globs),
+            **Overrides(model, config).kept_float(),
+            **(keep_float or {}),
+        },
+        dyadic=config.power_of_two,
     )
 
 
@@ -94,9 +100,9 @@ def not_placed(model: Model, config: QuantizeConfig) -> dict[str, str]:
     """Return the nodes that the user keeps in float, with the reason; for schemes without sites.
 
     Raises:
-        ConfigError: a glob matches no node.
+        ConfigError: a glob or an override matches no node.
     """
-    kept = _by_hand(model, config.placed_globs)
+    kept = {**_by_hand(model, config.placed_globs), **Overrides(model, config).kept_float()}
     for node in model.graph:
         if config.op_types and node.op_type not in config.op_types:
             kept[node.name or ""] = "not among --op-types"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ptq.config import FileFormat
+from ptq.embedded import PinnedPlacement
 from ptq.graph.emit_qdq import Emitted
 from ptq.graph.variants import Variant
 from ptq.place.costs import Region
@@ -47,6 +48,9 @@ class Writer(Protocol):
         variants: Mapping[str, Variant] | None = None,
     ) -> Version:
         """Write a version and ask the runtime about it."""
+
+    def write_pinned(self, path: Path, form: FileFormat, placement: PinnedPlacement) -> Version:
+        """Write just what a placement says, and take nothing else back to float."""
 
     def variants(self) -> Mapping[str, Variant]:
         """Return which nodes could be written in another form that may be faster."""

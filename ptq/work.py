@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,21 +11,25 @@ import msgspec
 import numpy as np
 
 from ptq import __version__
-from ptq.calib import Range
+from ptq.calib import Range, Solver
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import FileFormat, QuantizeConfig
-from ptq.data import Dataset, Feed
+from ptq.data import Dataset, Feed, ImageOptions
+from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import CalibrationError, ConfigError
 from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted, emit_qdq
+from ptq.graph.held import values_by_name
 from ptq.graph.publish import check_file
 from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
 from ptq.graph.sites import Sites, plan_nodes, requests
+from ptq.graph.tensor_map import tensors_held, write_map
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
 from ptq.numerics.affine import QTensor
 from ptq.numerics.qtype import QType
+from ptq.overrides import Overrides
 from ptq.place.costs import Region
 from ptq.plan import Plan
 from ptq.plan.make import RangeChoice, decide
@@ -54,12 +58,14 @@ class Inputs:
         statistics: a statistics file to use in its place.
         evaluation: held-out data to measure accuracy on.
         labels: the right class of every evaluation row.
+        images: how the calibration images were prepared, if the user said so.
     """
 
     calibration: Dataset | None = None
     statistics: Path | None = None
     evaluation: Dataset | None = None
     labels: np.ndarray | None = None
+    images: ImageOptions | None = None
 
     def evidence(self) -> Evidence | None:
         """Return what accuracy can be measured on: held-out data if there is any."""
@@ -126,7 +132,7 @@ class Work:
         self.threads = threads
         self.target = load_target(config.target)
         self.solver = config.solver()
-        self.weight_quantizer = config.weight_quantizer()
+        self.overrides = Overrides(source.model, config)
         self.calibration: Calibration | None = None
         if inputs.statistics is not None:
             self.calibration = Calibration.load(inputs.statistics)
@@ -149,25 +155,46 @@ class Work:
         """
         kept = dict(keep_float or {})
         for _ in range(_REPAIRS):
-            sites = self._sites(kept)
-            plan = self._plan(sites, kept)
-            with self.stages.stage("emit"):
-                model = self.source.model.clone()
-                emitted = self._emit(model, kept, plan)
-                apply_variants(model, variants or {})
-                if form == "integer":
-                    fuse_integer(model)
-                model.metadata_props["ptq"] = self._recipe()
-                save_model(model, path)
-            with self.stages.stage("check"):
-                check_file(path)
-                coverage = measure_coverage(path, [s.name for s in sites.sites])
-            version = Version(kept, plan, emitted, coverage, _regions(sites), variants or {})
-            if not coverage.unfused or self.target.runtime != "onnxruntime":
+            version = self._write(path, form, kept, variants or {})
+            if not version.coverage.unfused or self.target.runtime != "onnxruntime":
                 break
             why = "onnxruntime does not fuse it into an integer kernel"
-            kept = {**kept, **dict.fromkeys(coverage.unfused, why)}
+            kept = {**kept, **dict.fromkeys(version.coverage.unfused, why)}
         return version
+
+    def write_pinned(self, path: Path, form: FileFormat, placement: PinnedPlacement) -> Version:
+        """Write the quantized model with just this placement.
+
+        Raises:
+            ConfigError: the placement is of another model.
+        """
+        placement.require_nodes(node.name or "" for node in self.source.model.graph)
+        return self._write(path, form, placement.reasons(), placement.variant_of())
+
+    def _write(
+        self,
+        path: Path,
+        form: FileFormat,
+        kept: Mapping[str, str],
+        variants: Mapping[str, Variant],
+    ) -> Version:
+        sites = self._sites(kept)
+        plan = self._plan(sites, kept)
+        with self.stages.stage("emit"):
+            model = self.source.model.clone()
+            emitted = self._emit(model, kept, plan)
+            apply_variants(model, variants)
+            held = tensors_held(model, values_by_name(self.source.model.graph))
+            if form == "integer":
+                fuse_integer(model)
+            write_map(model, held)
+            recipe = self._recipe(form, PinnedPlacement.of(kept, variants))
+            model.metadata_props[PROPERTY] = recipe.to_json()
+            save_model(model, path)
+        with self.stages.stage("check"):
+            check_file(path)
+            coverage = measure_coverage(path, [s.name for s in sites.sites])
+        return Version(kept, plan, emitted, coverage, _regions(sites), variants)
 
     def variants(self) -> Mapping[str, Variant]:
         """Return which nodes could be written in another form that may be faster.
@@ -193,12 +220,12 @@ class Work:
         guard = self.target.runtime == "onnxruntime"
         return emit_qdq(model, sites, plan, self._quantize_weight, absorb=absorb, guard=guard)
 
-    def _quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
-        per_channel = self.config.weights == "per-channel"
-        return self.weight_quantizer.quantize(
+    def _quantize_weight(self, node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
+        settings = self.overrides.weight(node)
+        return settings.range_method.quantize(
             w,
             QType.parse(self.target.weight),
-            axis=axis if per_channel else None,
+            axis=axis if settings.per_channel else None,
             symmetric=symmetric,
         )
 
@@ -212,26 +239,36 @@ class Work:
     def _plan(self, sites: Sites, keep_float: Mapping[str, str]) -> Plan:
         asked = requests(sites)
         self._observe([r.observed for r in asked if r.observed])
-        target = self.target
-        symmetric = self.config.symmetric or self.solver.power_of_two or target.activation_symmetric
-        choice = RangeChoice(self.solver, QType.parse(self.target.activation), symmetric)
+        choice, solvers = self._choice(self.solver), self.overrides.solvers(sites)
+        others = {tensor: self._choice(solver) for tensor, solver in solvers.items()}
         nodes = plan_nodes(self.source.model, sites, symmetric=self.config.weights_symmetric)
         with self.stages.stage("solve"):
-            decisions = decide(asked, self.observed().stats, choice)
+            decisions = decide(asked, self.observed().stats, choice, others=others)
         plan = Plan(target=self.target.name, tensors=decisions, nodes=nodes)
         if not self.config.searches_output:
             return plan
         trial = _Trial(self._search_feeds(), self.source)
-        fixed = self._search(trial, plan, keep_float)
-        decisions = decide(asked, self.observed().stats, choice, fixed=fixed)
+        fixed = self._search(trial, plan, keep_float, solvers)
+        decisions = decide(asked, self.observed().stats, choice, others=others, fixed=fixed)
         searched = msgspec.structs.replace(plan, tensors=decisions)
         # the search simulates: biases stay as they were rounded for the first scales. What ships is
         # measured as it ships, and the better one kept
         errors = [trial.error(self._emitted_bytes(p, keep_float)) for p in (plan, searched)]
         return searched if errors[1] < errors[0] else plan
 
+    def _choice(self, solver: Solver) -> RangeChoice:
+        """Return how a range method's ranges become scales."""
+        middle = self.config.symmetric or self.target.activation_symmetric
+        qtype = QType.parse(self.target.activation)
+        return RangeChoice(solver, qtype, middle or solver.power_of_two)
+
     def _observe(self, tensors: Sequence[str]) -> None:
-        """Observe what has not been observed yet."""
+        """Observe what has not been observed yet.
+
+        At most twice, and either time what does not depend on the placements that were tried: what
+        onnxruntime fuses depends on what is read, and with it the last bit of a value. So the
+        statistics, and the file, depend only on the placement that is written.
+        """
         known = self.calibration.stats if self.calibration is not None else {}
         missing = [t for t in tensors if t not in known]
         if not missing:
@@ -244,10 +281,16 @@ class Work:
         data = self.inputs.calibration
         if data is None:
             raise ConfigError("quantizing needs calibration data; give --calib-data or --stats")
+        asked = requests(self._find(self.source.model, {}))
+        wanted = [r.observed for r in asked if r.observed]
+        if self.calibration is not None:
+            computed = (r.tensor for r in asked if r.constant is None)
+            wanted = list(dict.fromkeys((*computed, *tensors)))
         settings = ObserverSettings(self.config.sample_size, self.config.ema_decay, self.threads)
         with self.stages.stage("observe", data.expected) as step:
-            found = observe_tensors(self.source, missing, data, settings, on_feed=step)
-        self.calibration = Calibration(found.header, {**known, **found.stats})
+            found = observe_tensors(self.source, wanted, data, settings, on_feed=step)
+        self.calibration = Calibration(found.header, {**found.stats, **known})
+        self._observe(tensors)
 
     def _search_feeds(self) -> list[Feed]:
         if self.inputs.calibration is None:
@@ -259,26 +302,28 @@ class Work:
         self._emit(model, keep_float, plan)
         return to_bytes(model)
 
-    def _search(self, trial: _Trial, plan: Plan, keep_float: Mapping[str, str]) -> dict[str, Range]:
-        """Search power-of-two scales by the error of the network's output."""
+    def _search(
+        self, trial: _Trial, plan: Plan, keep_float: Mapping[str, str], keep: Collection[str]
+    ) -> dict[str, Range]:
+        """Search power-of-two scales by the error of the network's output; some stay."""
         model = self.source.model.clone()
         emitted = self._emit(model, keep_float, plan, absorb=False)
         scaled = with_scales_as_inputs(model, emitted.scales, self.source.folder)
         with self.stages.stage("search", len(plan.tensors)) as step:
             found = search_exponents(
-                scaled, plan.tensors, trial.wanted, trial.feeds, on_tensor=step
+                scaled, plan.tensors, trial.wanted, trial.feeds, keep=keep, on_tensor=step
             )
         return found.ranges
 
-    def _recipe(self) -> str:
-        """Return what made this model, as JSON without times or paths."""
+    def _recipe(self, form: FileFormat, placement: PinnedPlacement) -> EmbeddedRecipe:
         header = self.observed().header
-        recipe = {
-            "ptq": __version__,
-            "config": msgspec.to_builtins(self.config),
-            "model_sha256": self.source.digest,
-            "data_sha256": header.data_sha256,
-            "samples": header.samples,
-            "random_data": header.synthetic,
-        }
-        return msgspec.json.encode(recipe, order="sorted").decode()
+        return EmbeddedRecipe(
+            ptq=__version__,
+            config=msgspec.structs.replace(self.config, format=form),
+            model_sha256=self.source.digest,
+            placement=placement,
+            data_sha256=header.data_sha256,
+            samples=header.samples,
+            random_data=header.synthetic,
+            images=self.inputs.images,
+        )

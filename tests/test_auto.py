@@ -46,3 +46,22 @@ def report(sqnr_db, speedup, size_bytes=100, chosen="all"):
 )
 def test_the_fastest_of_the_accurate_ones_is_taken(reports, chosen):
     assert choose_scheme(reports) == chosen
+
+
+@pytest.mark.parametrize(
+    ("reports", "chosen"),
+    [
+        # neither speed nor accuracy counts
+        ({"static": report(31, 2.0, 900), "dynamic": report(12, 1.0, 500)}, "dynamic"),
+        # as small: the more accurate
+        ({"static": report(15, 2.0, 500), "dynamic": report(26, 1.0, 510)}, "dynamic"),
+        ({"static": report(15, 2.0, 500), "dynamic": report(26, 1.0, 511)}, "static"),
+        # a model that stayed in float is only taken where all did
+        (
+            {"static": report(None, 1.0, 100, chosen="float"), "dynamic": report(9, 1.0, 200)},
+            "dynamic",
+        ),
+    ],
+)
+def test_the_smallest_is_taken_where_size_is_preferred(reports, chosen):
+    assert choose_scheme(reports, prefer="size") == chosen

@@ -1,9 +1,11 @@
 """The settings of a quantization are validated when they are made."""
 
+import json
+
 import msgspec
 import pytest
 
-from ptq import QuantizeConfig
+from ptq import Override, QuantizeConfig
 from ptq.errors import ConfigError
 
 
@@ -104,3 +106,68 @@ def test_what_is_of_onnxruntime_is_refused_for_other_runtimes(settings):
     [(option, value)] = settings.items()
     with pytest.raises(ConfigError, match=f"--{option} {value} is of onnxruntime, and target"):
         QuantizeConfig(target="tensorrt", **settings).require_known()
+
+
+# -- overrides -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("bits", "4"), ("float", 1), ("calib", 3), ("weights", "per-chanel"), ("match", None)],
+)
+def test_a_value_of_the_wrong_kind_in_an_override_is_refused_by_name(field, value):
+    with pytest.raises(ConfigError, match=f"^{field}: "):
+        Override(**{"calib": "mse", field: value})
+
+
+def test_an_override_that_changes_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"of MatMul '/head/\*' changes nothing; give one of: fl"):
+        Override(match="/head/*", op="MatMul")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "bits"), [("static", 4), ("dynamic", 2), ("weight-only", 3), ("auto", 4)]
+)
+def test_an_override_cannot_have_bits_that_the_scheme_lacks(scheme, bits):
+    overrides = (Override(match="a*", bits=bits),)
+    with pytest.raises(ConfigError, match=rf"override 'a\*': bits = {bits} is not supported"):
+        QuantizeConfig(scheme=scheme, overrides=overrides)
+
+
+@pytest.mark.parametrize("scheme", ["static", "dynamic"])
+def test_bits_that_the_scheme_has_anyway_are_no_error(scheme):
+    assert QuantizeConfig(scheme=scheme, overrides=(Override(bits=8),)).overrides
+
+
+@pytest.mark.parametrize(
+    ("scheme", "field", "value"),
+    [
+        ("dynamic", "calib", "mse"),
+        ("weight-only", "calib", "mse"),
+        ("weight-only", "weights", "per-tensor"),
+        ("weight-only", "weight_range", "mse"),
+    ],
+)
+def test_an_override_that_means_nothing_to_the_scheme_is_refused(scheme, field, value):
+    override = Override(**{field: value})
+    name = field.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"{name} means nothing to --scheme {scheme}"):
+        QuantizeConfig(scheme=scheme, overrides=(override,))
+    # every scheme that is tried gets of it what it can do
+    tried = QuantizeConfig(scheme="auto", overrides=(override, Override(float=True)))
+    assert tried.with_scheme(scheme).overrides == (Override(float=True),)
+    assert tried.with_scheme("static").overrides == tried.overrides
+
+
+@pytest.mark.parametrize("override", [{"calib": "klx"}, {"weight_range": "msee"}], ids=str)
+def test_an_unknown_method_in_an_override_is_refused_with_its_name(override):
+    config = QuantizeConfig(overrides=(Override(op="Conv", **override),))
+    with pytest.raises(ConfigError, match=r"^override of Conv '\*': unknown .* did you mean"):
+        config.require_known()
+
+
+def test_overrides_survive_json_and_leave_out_what_they_do_not_say():
+    config = QuantizeConfig(overrides=(Override(match="/a[0]*", float=False), Override(bits=8)))
+    text = msgspec.json.encode(config)
+    assert msgspec.json.decode(text, type=QuantizeConfig) == config
+    assert json.loads(text)["overrides"] == [{"match": "/a[0]*", "float": False}, {"bits": 8}]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -42,6 +42,7 @@ class WeightFormat:
         kernels: whether products and tables are computed from codes. Otherwise all weights are
             unpacked when the model is loaded: then it runs as fast and as exactly as the float
             model, and takes as much memory.
+        widths: the bits of nodes whose weights have another number of them.
         accuracy_level: what MatMulNBits may do to activations: 4 rounds them to 8 bits in blocks,
             0 and 1 leave them in float, at a fraction of the speed with 2 and 8 bits.
 
@@ -55,10 +56,12 @@ class WeightFormat:
     portable: bool = False
     kernels: bool = True
     accuracy_level: Literal[0, 1, 4] = 4
+    widths: Mapping[str, Literal[2, 4, 8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.bits not in (2, 4, 8):
-            raise ConfigError(f"weights of {self.bits} bits are not supported; use 2, 4 or 8")
+        for bits in (self.bits, *self.widths.values()):
+            if bits not in (2, 4, 8):
+                raise ConfigError(f"weights of {bits} bits are not supported; use 2, 4 or 8")
         if self.block < _LEAST_BLOCK or self.block & (self.block - 1):
             raise ConfigError(
                 f"a block of {self.block} weights is not supported; use a power of two from "
@@ -71,6 +74,10 @@ class WeightFormat:
     def qtype(self) -> QType:
         """The grid of the codes, unsigned as the kernels want it."""
         return QType(self.bits, signed=False)
+
+    def of(self, node: ir.Node) -> WeightFormat:
+        """Return the form of the weight of one node."""
+        return replace(self, bits=self.widths.get(node.name or "", self.bits))
 
     def along(self, axis: int) -> BlockFormat:
         """Return the blocks along an axis."""
@@ -140,8 +147,9 @@ class BlockWeights:
     # -- layouts --------------------------------------------------------------------------------
 
     def _nbits(self, node: ir.Node, linear: Linear) -> Parts:
-        tensor = self.quantized(linear.weight, node, linear.array, self._form.along(linear.inner))
-        params, bits, block = tensor.qparams, self._form.bits, self._form.block
+        form = self._form.of(node)
+        tensor = self.quantized(linear.weight, node, linear.array, form.along(linear.inner))
+        params, bits, block = tensor.qparams, form.bits, form.block
         codes, scale, zero_point = (
             a if linear.inner else a.T for a in (tensor.codes, params.scale, params.zero_point)
         )
@@ -151,7 +159,8 @@ class BlockWeights:
         return self._parts(linear.weight, (pack(blocks, bits), scale, pack(zero_point, bits)), None)
 
     def _columns(self, node: ir.Node, linear: Linear) -> Parts:
-        tensor = self.quantized(linear.weight, node, linear.array, self._form.along(linear.inner))
+        layout = self._form.of(node).along(linear.inner)
+        tensor = self.quantized(linear.weight, node, linear.array, layout)
         codes, zero_point, qtype = self._signed(tensor)
         arrays = codes, tensor.qparams.scale, zero_point
         if linear.inner:
@@ -159,16 +168,17 @@ class BlockWeights:
         return self._parts(linear.weight, arrays, qtype)
 
     def _kernel_table(self, node: ir.Node, weight: ir.Value, table: Array) -> Parts:
-        tensor = self.quantized(weight, node, table, self._form.along(1))
+        form = self._form.of(node)
+        tensor = self.quantized(weight, node, table, form.along(1))
         codes, scale, zero_point = tensor.codes, tensor.qparams.scale, tensor.qparams.zero_point
-        if self._form.bits == 4:  # a type of its own, which fits rows of any length
+        if form.bits == 4:  # a type of its own, which fits rows of any length
             codes, zero_point, qtype = self._signed(tensor)
             return self._parts(weight, (codes, scale, zero_point), qtype)
-        bits = self._form.bits
+        bits = form.bits
         return self._parts(weight, (pack(codes, bits), scale, pack(zero_point, bits)), None)
 
     def _portable_table(self, node: ir.Node, weight: ir.Value, table: Array) -> Parts:
-        tensor = self.quantized(weight, node, table, self._form.along(1))
+        tensor = self.quantized(weight, node, table, self._form.of(node).along(1))
         codes, zero_point, qtype = self._signed(tensor)
         parts = self._parts(weight, (codes, tensor.qparams.scale, zero_point), qtype)
         return self._widened(weight, parts[0]), parts[1], self._widened(weight, parts[2])
@@ -185,10 +195,11 @@ class BlockWeights:
     def _signed(self, tensor: QTensor) -> tuple[Array, Array, QType]:
         """Return codes and zero points; of a symmetric grid, signed about zero point 0."""
         codes, zero_point = tensor.codes, tensor.qparams.zero_point
+        qtype = tensor.qparams.qtype
         if not self._form.symmetric:
-            return codes, zero_point, self._form.qtype
-        middle = np.int16(self._form.qtype.middle)
-        return codes - middle, zero_point - middle, QType(self._form.bits, signed=True)
+            return codes, zero_point, qtype
+        middle = np.int16(qtype.middle)
+        return codes - middle, zero_point - middle, QType(qtype.bits, signed=True)
 
     def _parts(
         self, weight: ir.Value, arrays: tuple[Array, F32, Array], qtype: QType | None

@@ -42,8 +42,3 @@ def parameters(model: ir.Model) -> int:
     return sum(
         prod(t.shape.numpy()) for t in tensors if t is not None and t.dtype.is_floating_point()
     )
-
-
-def weight_bytes(value: ir.Value) -> int:
-    """Return the size of a constant."""
-    return value.const_value.nbytes if value.const_value is not None else 0

@@ -74,9 +74,10 @@ def emit_dynamic(
     Args:
         model: the normalized model.
         form: what becomes integer, and how.
-        quantize_weight: how the weights of integer kernels are quantized: values, output-channel
-            axis, symmetric. By default from the extremes of each channel, which is exact where the
-            CPU adds products in 32 bits; for others, give one that keeps pairs of codes small.
+        quantize_weight: how the weights of integer kernels are quantized: reader, values,
+            output-channel axis, symmetric. By default from the extremes of each channel, which is
+            exact where the CPU adds products in 32 bits; for others, give one that keeps pairs of
+            codes small.
         exclude: nodes that stay in float, by name, with the reason.
 
     Raises:
@@ -95,7 +96,7 @@ def emit_dynamic(
 def _extremes(form: DynamicForm) -> QuantizeWeight:
     method = weight_quantizer("minmax")
 
-    def quantize(array: Array, axis: int, symmetric: bool) -> QTensor:
+    def quantize(_: str, array: Array, axis: int, symmetric: bool) -> QTensor:
         return method.quantize(
             array, INT8, axis=axis if form.per_channel else None, symmetric=symmetric
         )
@@ -307,7 +308,7 @@ class _Emitter:
     def unpack_the_rest(self) -> None:
         """Keep what computes in float in 8 bits in the file."""
 
-        def quantize(value: ir.Value, rows: Array) -> QTensor:
+        def quantize(value: ir.Value, _: ir.Node, rows: Array) -> QTensor:
             layout = even_blocks(rows.shape[1], UINT8, _UNPACKED_BLOCK, symmetric=True)
             return quantized(value, None, partial(quantize_blocks, rows, layout))
 
@@ -316,7 +317,9 @@ class _Emitter:
     # -- shared ---------------------------------------------------------------------------------
 
     def _quantized(self, value: ir.Value, node: ir.Node, array: Array, axis: int) -> QTensor:
-        return quantized(value, node, lambda: self.quantize_weight(array, axis, True))
+        return quantized(
+            value, node, lambda: self.quantize_weight(node.name or "", array, axis, True)
+        )
 
     def _beside(self, weight: ir.Value, name: str, array: Array) -> ir.Value:
         """Return a new constant in the graph of the weight."""

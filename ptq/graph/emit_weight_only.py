@@ -85,7 +85,7 @@ class _Emitter:
                     self.fates.stays_float(node, linear)
                 elif not self.form.portable:
                     self._matmul_nbits(node, linear)
-                elif self.form.bits > 2 and not _read_inside_and_out(node):
+                elif self.form.of(node).bits > 2 and not _read_inside_and_out(node):
                     # DequantizeLinear knows 2 bits from opset 25 only; those products are unpacked
                     self._behind_dequantize(node, linear)
             elif is_op(node, "Gather"):
@@ -111,7 +111,7 @@ class _Emitter:
         attributes = {
             "K": linear.array.shape[linear.inner],
             "N": linear.channels,
-            "bits": self.form.bits,
+            "bits": self.form.of(node).bits,
             "block_size": self.form.block,
             "accuracy_level": self.form.accuracy_level,
         }
@@ -149,7 +149,8 @@ class _Emitter:
     def _gather(self, node: ir.Node, table: Array) -> None:
         weight, indices = node.inputs[0], node.inputs[1]
         assert weight is not None
-        if self.form.bits == 2 and (self.form.portable or table.shape[1] % 4):
+        bits = self.form.of(node).bits
+        if bits == 2 and (self.form.portable or table.shape[1] % 4):
             # the kernel would put out the codes that fill up the last byte, too
             return
         name, block, heir = label(node.outputs[0].name), self.form.block, None
@@ -167,7 +168,7 @@ class _Emitter:
             codes, *others = self.weights.kernel_table(node, weight, table)
             inputs = [codes, indices, *(part for part in others if part is not None)]
             attributes = {"block_size": block, "gather_axis": 0, "quantize_axis": 1}
-            attributes["bits"] = self.form.bits
+            attributes["bits"] = bits
             [result] = self.writer.insert_node(
                 node, "GatherBlockQuantized", inputs, (f"{name}/rows",), attributes, domain=CONTRIB
             )
@@ -178,9 +179,9 @@ class _Emitter:
 
     def unpack_the_rest(self) -> None:
         """Write what no kernel reads from codes in few bits, and unpack it at load."""
-        form = self.form
 
-        def quantize(value: ir.Value, rows: Array) -> QTensor:
+        def quantize(value: ir.Value, node: ir.Node, rows: Array) -> QTensor:
+            form = self.form.of(node)
             layout = even_blocks(rows.shape[1], form.qtype, form.block, symmetric=form.symmetric)
             return self.weights.quantized(value, None, rows, layout)
 

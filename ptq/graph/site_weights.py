@@ -15,8 +15,8 @@ from ptq.numerics.pairs import fit_pairs, orders_of
 #: Largest bias code. The accumulator adds up to 2^30 more before it would overflow int32.
 BIAS_LIMIT = 1 << 30
 
-#: How one weight is quantized: values, output-channel axis, symmetric or not.
-QuantizeWeight = Callable[[np.ndarray, int, bool], QTensor]
+#: How one weight is quantized: its reader, values, output-channel axis, symmetric or not.
+QuantizeWeight = Callable[[str, np.ndarray, int, bool], QTensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +57,9 @@ def quantize_site_weight(
     axis = site.weight_axis
     try:
         if axis is None:
-            tensor = _of_one_channel(quantize_weight(array[np.newaxis], 0, symmetric))
+            tensor = _of_one_channel(quantize_weight(site.name, array[np.newaxis], 0, symmetric))
         else:
-            tensor = quantize_weight(array, axis, symmetric)
+            tensor = quantize_weight(site.name, array, axis, symmetric)
     except PtqError as error:
         assert site.weight is not None
         raise CalibrationError(f"weight '{site.weight.name}' of '{site.name}': {error}") from error

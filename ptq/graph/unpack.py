@@ -19,8 +19,8 @@ from ptq.numerics.affine import QTensor
 from ptq.numerics.blocks import BlockFormat, pack
 from ptq.numerics.qtype import QType
 
-#: How the rows of a weight are quantized: in blocks along axis 1.
-QuantizeRows = Callable[[ir.Value, Array], QTensor]
+#: How the rows of a weight that a node reads are quantized: in blocks along axis 1.
+QuantizeRows = Callable[[ir.Value, ir.Node, Array], QTensor]
 
 
 def unpack_constants(
@@ -44,7 +44,8 @@ def unpack_constants(
         assert array is not None
         convolution = any(is_op(n, "Conv", "ConvTranspose") for n in readers)
         shape = (array.shape[0], -1) if convolution else (-1, array.shape[-1])
-        tensor = quantize(value, array.reshape(shape))
+        first = min(readers, key=lambda n: n.name or "")
+        tensor = quantize(value, first, array.reshape(shape))
         value.replace_all_uses_with(_Unpacking(writer, value).floats(array.shape, tensor))
         for node in readers:
             fates.unpacks(node, value.name, bits=tensor.qparams.qtype.bits)

@@ -41,6 +41,7 @@ def decide(
     stats: Mapping[str, TensorStats],
     choice: RangeChoice,
     *,
+    others: Mapping[str, RangeChoice] | None = None,
     fixed: Mapping[str, Range] | None = None,
 ) -> dict[str, Decision]:
     """Return the decision for every requested tensor.
@@ -49,13 +50,26 @@ def decide(
         requests: the tensors, sources first.
         stats: what was observed, by tensor name.
         choice: solver, grid and symmetry.
+        others: those of tensors with a choice of their own. What shares the scale of another tensor
+            has that one's.
         fixed: ranges that a search has chosen already; they replace the solver's.
 
     Raises:
         CalibrationError: a tensor has no statistics, or they determine no range.
     """
-    making = _Making(list(requests), stats, choice, dict(fixed or {}))
+    making = _Making(list(requests), stats, _Choices(choice, others or {}), dict(fixed or {}))
     return making.decisions()
+
+
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """The choice for all tensors but some, and for those."""
+
+    common: RangeChoice
+    others: Mapping[str, RangeChoice]
+
+    def of(self, tensor: str) -> RangeChoice:
+        return self.others.get(tensor, self.common)
 
 
 class _Making:
@@ -65,12 +79,12 @@ class _Making:
         self,
         asked: list[Request],
         stats: Mapping[str, TensorStats],
-        choice: RangeChoice,
+        choices: _Choices,
         fixed: dict[str, Range],
     ) -> None:
         self.asked = asked
         self.stats = stats
-        self.choice = choice
+        self.choices = choices
         self.settled = {*fixed, *joined_sources(asked)}
         self.ranges = fixed
         self.sources: dict[str, Source] = {}
@@ -81,9 +95,9 @@ class _Making:
             self._find_source(request)
         for request in self.asked:
             if request.joins and request.tensor not in self.ranges:
-                _join(request, self.sources, self.ranges, self.choice)
+                _join(request, self.sources, self.ranges, self.choices)
         return {
-            name: _decision(source, self.ranges, self.stats, self.choice)
+            name: _decision(source, self.ranges, self.stats, self.choices.of(source.tensor))
             for name, source in self.sources.items()
         }
 
@@ -96,7 +110,7 @@ class _Making:
                 return
         self.sources[name] = Source(name)
         if not request.joins and name not in self.ranges:
-            self.ranges[name] = _solve(request, self.stats, self.choice)
+            self.ranges[name] = _solve(request, self.stats, self.choices.of(name))
             if request.constant is not None:
                 self.settled.add(name)
 
@@ -105,13 +119,14 @@ class _Making:
         known = self.zeros.get(source.tensor)
         if known is not None:
             return math.isclose(known, source.zero, rel_tol=1e-6)
-        if source.tensor in self.settled or self.choice.solver.power_of_two:
+        choice = self.choices.of(source.tensor)
+        if source.tensor in self.settled or choice.solver.power_of_two:
             return False
         chosen = self.ranges[source.tensor]
-        step = float(_params(chosen, self.choice).scale)
+        step = float(_params(chosen, choice).scale)
         wide = covering(chosen, source.zero)
-        wanted = grown(wide, source.zero, float(_params(wide, self.choice).scale))
-        if wanted is None or float(_params(wanted, self.choice).scale) > GROWTH_LIMIT * step:
+        wanted = grown(wide, source.zero, float(_params(wide, choice).scale))
+        if wanted is None or float(_params(wanted, choice).scale) > GROWTH_LIMIT * step:
             return False
         self.ranges[source.tensor], self.zeros[source.tensor] = wanted, source.zero
         return True
@@ -151,18 +166,30 @@ def _join(
     request: Request,
     sources: Mapping[str, Source],
     ranges: dict[str, Range],
-    choice: RangeChoice,
+    choices: _Choices,
 ) -> None:
     """Give a concatenation the union of its parts, and its parts the same where that is cheap."""
     parts = [sources[name] for name in request.joins]
+    choice = choices.of(request.tensor)
     given = [part.of(ranges[part.tensor]) for part in parts]
     union = Range(min(r.lo for r in given), max(r.hi for r in given))
+    if not all(_alike(choice, choices.of(part.tensor)) for part in parts):
+        # of equal ranges, they would have other scales
+        around = choice.solver.power_of_two
+        ranges[request.tensor] = _around(union.lo, union.hi, choice) if around else union
+        return
     shifted = any(part.shift for part in parts)
     if not shifted and all(_width(union) <= TIE_LIMIT * _width(r) for r in given):
         if any(part.factor != 1.0 for part in parts):
             union = _on_codes(union, choice)
         ranges.update({part.tensor: part.for_copy(union) for part in parts})
     ranges[request.tensor] = union
+
+
+def _alike(one: RangeChoice, other: RangeChoice) -> bool:
+    """Return whether two choices make the same scale of the same range."""
+    kinds = [(c.solver.power_of_two, c.symmetric, c.qtype) for c in (one, other)]
+    return kinds[0] == kinds[1]
 
 
 def _on_codes(chosen: Range, choice: RangeChoice) -> Range:

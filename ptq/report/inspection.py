@@ -11,6 +11,22 @@ from ptq.report.table import aligned, megabytes
 from ptq.runtime.layer import Layer
 
 
+class OverrideEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """What an override matches.
+
+    Attributes:
+        override: what it is called.
+        changes: what it changes.
+        nodes: how many nodes it matches.
+        tensors: how many tensors.
+    """
+
+    override: str
+    changes: dict[str, bool | int | str]
+    nodes: int
+    tensors: int
+
+
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """What `ptq inspect` shows.
 
@@ -26,6 +42,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         nodes: what would become of every node, with the reason.
         predicted_bytes: about how large the quantized file would be.
         target: the target that this holds for.
+        overrides: what the overrides match.
     """
 
     path: str
@@ -39,6 +56,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodePlan, ...]
     predicted_bytes: int
     target: str
+    overrides: tuple[OverrideEffect, ...] = ()
 
 
 class QuantizedInspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +141,9 @@ def inspection_text(found: Inspection) -> str:
     lines += [f"  {line}" for line in aligned(_operators(found))]
     lines += ["", "nodes"]
     lines += [f"  {line}" for line in aligned(_nodes(found), words=2)]
+    if found.overrides:
+        lines += ["", "overrides"]
+        lines += [f"  {line}" for line in aligned(_overrides(found), words=2)]
     integer = sum(n.integer for n in found.nodes)
     lines += [
         "",
@@ -150,6 +171,22 @@ def _operators(found: Inspection) -> list[tuple[str, str, str]]:
         integer = sum(n.integer for n in found.nodes if n.op_type == op_type)
         rows.append((op_type, str(count), str(integer)))
     return rows
+
+
+def _overrides(found: Inspection) -> list[tuple[str, str, str]]:
+    return [
+        (
+            effect.override,
+            ", ".join(f"{name} = {_plain(value)}" for name, value in effect.changes.items()),
+            f"{effect.nodes} nodes, {effect.tensors} tensors",
+        )
+        for effect in found.overrides
+    ]
+
+
+def _plain(value: bool | int | str) -> str:
+    """Return a value as TOML has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _nodes(found: Inspection) -> list[tuple[str, str, str]]:

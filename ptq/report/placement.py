@@ -6,8 +6,16 @@ from typing import Literal
 
 import msgspec
 
-#: ``auto`` by measured cost, ``all`` that the target runs, ``patterns`` that the user gave.
-Mode = Literal["auto", "all", "patterns"]
+#: ``auto`` by measured cost, ``all`` that the target runs, ``patterns`` that the user gave,
+#: ``pinned`` what an earlier run decided.
+Mode = Literal["auto", "all", "patterns", "pinned"]
+
+_HOW = {
+    "auto": "by measured cost",
+    "all": "as asked",
+    "patterns": "by --place",
+    "pinned": "by the recipe",
+}
 
 #: The candidate with everything in integers that the target runs.
 ALL = "all"
@@ -59,7 +67,7 @@ def placement_line(placement: Placement) -> str:
         return ""
     total = max(c.integer_nodes for c in placement.candidates)
     kept = total - chosen.integer_nodes
-    how = {"auto": "by measured cost", "all": "as asked", "patterns": "by --place"}[placement.mode]
+    how = _HOW[placement.mode]
     if chosen.integer_nodes == 0:
         line = f"placement: all of {total} sites kept in float {how}"
     elif kept:

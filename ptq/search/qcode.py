@@ -8,7 +8,7 @@ layer-wise optimum. The metric is the squared error of the outputs, which needs 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,7 @@ def search_exponents(
     references: Sequence[Sequence[np.ndarray]],
     feeds: Sequence[Feed],
     *,
+    keep: Collection[str] = (),
     on_tensor: Callable[[], None] = lambda: None,
 ) -> QCodeResult:
     """Return the exponents that a coordinate search over the output error arrives at.
@@ -57,10 +58,12 @@ def search_exponents(
         decisions: the layer-wise choice, with power-of-two scales.
         references: the float model's outputs, by feed.
         feeds: what to measure on; the fewer, the more the result fits just them.
+        keep: tensors whose scale stays as it is, whoever shares it.
         on_tensor: called after each tensor of a sweep.
     """
     search = _Search(scaled, references, feeds)
-    groups = _groups({name: d for name, d in decisions.items() if name in scaled.inputs})
+    turned = {n: d for n, d in decisions.items() if n in scaled.inputs and d.observed not in keep}
+    groups = _groups(turned)
     scales = {name: d.scale for name, d in decisions.items()}
     start = best = search.error(scales)
     for _ in range(_MAX_SWEEPS):

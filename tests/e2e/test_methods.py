@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from support.models import parse, write
 
+import ptq
 from ptq.calib import solvers
 from ptq.options import RunOptions
 from ptq.weights import weight_quantizers
@@ -59,6 +61,28 @@ def test_power_of_two_scales_keep_accuracy(quantized, objective):
     for tensor in result.report.tensors:
         mantissa, _ = np.frexp(tensor.scale)
         assert mantissa == 0.5, f"the scale of {tensor.name} is no power of two"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"calib": "qcode"}, {"overrides": (ptq.Override(match="[tua]", calib="qcode"),)}],
+    ids=["all", "some"],
+)
+def test_power_of_two_scales_stay_so_behind_a_constant_factor(tmp_path, settings):
+    model = write(
+        tmp_path / "model.onnx",
+        parse(
+            """g (float[1, 4, 8, 8] x) => (float[1, 16, 8, 8] y)
+            <float[16, 4, 3, 3] w, float[16, 32, 3, 3] v, float third = {0.33}> {
+            t = Conv <pads = [1, 1, 1, 1]> (x, w) u = Mul (t, third) a = Concat <axis = 1> (t, u)
+            y = Conv <pads = [1, 1, 1, 1]> (a, v) }"""
+        ),
+    )
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(8, 4, 8, 8)))
+    config = ptq.QuantizeConfig(place=("all",), **settings)
+    found = ptq.quantize(model, str(tmp_path / "data.npz"), config)
+    scales = {t.name: t.scale for t in found.report.tensors}
+    assert all(np.frexp(scales[name])[0] == 0.5 for name in "tua")
 
 
 def test_searching_the_output_error_never_costs_where_it_searches(digits, quantized, tmp_path):

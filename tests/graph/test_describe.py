@@ -3,7 +3,7 @@
 import pytest
 from support.models import load
 
-from ptq.graph.describe import Value, describe_values, opset_of, parameters, weight_bytes
+from ptq.graph.describe import Value, describe_values, opset_of, parameters
 
 NET = """
     g (float[N, 3, 8, 8] x, int64 n, float16[2, 1] h) => (float[N, 4, H, W] y)
@@ -41,10 +41,3 @@ def test_the_opset_is_that_of_the_standard_domain(domain):
 
 def test_parameters_are_floating_point_numbers():
     assert parameters(load(NET)) == 4 * 3 + 4
-
-
-def test_a_weight_has_bytes():
-    initializers = load(NET).graph.initializers
-    assert weight_bytes(initializers["w"]) == 48
-    assert weight_bytes(initializers["shape"]) == 16
-    assert weight_bytes(load(NET).graph.inputs[0]) == 0

@@ -286,3 +286,47 @@ def test_a_range_that_a_search_has_fixed_is_not_moved():
     asked.append(Request("b", observed="b", copies="a", shift=0.3))
     fixed = {"a": Range(-1, 3), "b": Range(-0.7, 3.3)}
     assert decide(asked, observed, MINMAX, fixed=fixed)["b"].observed == "b"
+
+
+# -- tensors with a choice of their own ------------------------------------------------------------
+
+
+def test_a_choice_of_its_own_changes_one_tensor_and_no_other():
+    asked, observed = requested(a=(-1, 3), b=(-20, 2), c=(-5, 5))
+    general = decide(asked, observed, MINMAX)
+    found = decide(asked, observed, MINMAX, others={"b": QCODE})
+    assert found == {**general, "b": decide(asked, observed, QCODE)["b"]}
+
+
+def test_a_copy_has_the_choice_of_its_source():
+    asked, observed = requested(a=(-1, 3))
+    asked.append(Request("b", copies="a"))
+    found = decide(asked, observed, MINMAX, others={"b": QCODE})
+    assert found == decide(asked, observed, MINMAX)
+    found = decide(asked, observed, MINMAX, others={"a": QCODE})
+    assert found == decide(asked, observed, QCODE)
+
+
+@pytest.mark.parametrize("power_of_two", [("a",), ("joined",), ("a", "joined"), ("a", "b")])
+def test_scales_of_two_kinds_are_not_tied(power_of_two):
+    asked, observed = requested(a=(-1, 3), b=(-2, 2))
+    alone = {
+        name: decide(asked, observed, QCODE if name in power_of_two else MINMAX)[name]
+        for name in ("a", "b")
+    }
+    asked.append(Request("joined", joins=("a", "b")))
+    found = decide(asked, observed, MINMAX, others=dict.fromkeys(power_of_two, QCODE))
+    whole = found.pop("joined")
+    assert found == alone
+    assert whole.lo <= min(d.lo for d in alone.values())
+    assert whole.hi >= max(d.hi for d in alone.values())
+    if "joined" in power_of_two:
+        assert np.frexp(whole.scale)[0] == 0.5
+
+
+def test_parts_that_all_have_another_choice_are_tied_as_ever():
+    found = joined(a=(-1, 3), b=(-2, 2))
+    asked, observed = requested(a=(-1, 3), b=(-2, 2))
+    asked.append(Request("joined", joins=("a", "b")))
+    others = dict.fromkeys(("a", "b", "joined"), MINMAX)
+    assert decide(asked, observed, QCODE, others=others) == found

@@ -70,7 +70,7 @@ class Settings:
             dyadic=self.solver.power_of_two,
         )
 
-    def quantize_weight(self, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
+    def quantize_weight(self, _: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
         quantizer = parse_weights(self.weight_range)
         qtype = QType.parse(self.target.weight)
         return quantizer.quantize(
@@ -277,7 +277,7 @@ def _as_site_reads(
         return read
     symmetric = {n.name: n.weight_symmetric for n in quantized.plan.nodes}[site.name]
     weight = quantized.settings.quantize_weight(
-        given[site.rule.weight], site.weight_axis, symmetric
+        site.name, given[site.rule.weight], site.weight_axis, symmetric
     )
     weight = unsaturated(site, given[site.rule.weight], weight)
     read[site.rule.weight] = weight.dequantize()
