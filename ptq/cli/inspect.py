@@ -30,6 +30,12 @@ def command(model: Path, *, as_json: bool, **given: Any) -> None:  # noqa: ANN40
         # refused as a float model: is it because it is quantized?
         if not _show_quantized(model, as_json=as_json):
             raise
+        if given["op_types"] or given["exclude"]:
+            click.echo(
+                f"note: --op-types and --exclude say what would be quantized; '{model}' is "
+                "quantized already, and all of it is shown",
+                err=True,
+            )
 
 
 def show(model: Path, config: QuantizeConfig, *, as_json: bool = False) -> None:
@@ -38,7 +44,7 @@ def show(model: Path, config: QuantizeConfig, *, as_json: bool = False) -> None:
     from ptq.report.inspection import inspection_text
 
     found = inspect(model, config)
-    click.echo(_json(found) if as_json else inspection_text(found))
+    click.echo(shared.json_of(found) if as_json else inspection_text(found))
 
 
 def _show_quantized(model: Path, *, as_json: bool) -> bool:
@@ -48,11 +54,5 @@ def _show_quantized(model: Path, *, as_json: bool) -> bool:
     found = inspect_quantized(model)
     if found is None:
         return False
-    click.echo(_json(found) if as_json else quantized_text(found))
+    click.echo(shared.json_of(found) if as_json else quantized_text(found))
     return True
-
-
-def _json(found: object) -> str:
-    import msgspec
-
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()

@@ -31,11 +31,26 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+class _Words(click.ParamType[str]):
+    """Words with commas between them; a list of them in a recipe."""
+
+    name = "text"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        words = [w for w in (value if isinstance(value, list) else [value]) if isinstance(w, str)]
+        if not words or (isinstance(value, list) and len(words) < len(value)):
+            self.fail("takes text in quotes, or a list of it", param, ctx)
+        return ",".join(words)
+
+
 MODEL = click.argument("model", type=FILE)
 
 PLACEMENT = together(
     click.option(
         "--op-types",
+        type=_Words(),
         metavar="TYPES",
         default="",
         help="The only operator types that may become integer, separated by commas.",
@@ -54,6 +69,18 @@ PLACEMENT = together(
     ),
 )
 
+IMAGES = together(
+    click.option(
+        "--image",
+        "image_flags",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="How to prepare images: resize, crop, mean, std, scale, layout, colour, "
+        "interpolation; may be given several times.",
+    ),
+    click.option("--image-config", type=FILE, metavar="TOML", help="The same from a file."),
+)
+
 DATA = together(
     click.option(
         "--calib-data",
@@ -65,15 +92,7 @@ DATA = together(
     click.option(
         "--samples", type=click.IntRange(min=1), help="How many calibration samples to use.  [all]"
     ),
-    click.option(
-        "--image",
-        "image_flags",
-        metavar="KEY=VALUE",
-        multiple=True,
-        help="How to prepare images: resize, crop, mean, std, scale, layout, colour, "
-        "interpolation; may be given several times.",
-    ),
-    click.option("--image-config", type=FILE, metavar="TOML", help="The same from a file."),
+    IMAGES,
 )
 
 OBSERVER = together(
@@ -134,3 +153,10 @@ def images_from(flags: tuple[str, ...], file: Path | None) -> ImageOptions | Non
     if file is not None:
         return ImageOptions.from_toml(file)
     return ImageOptions.from_flags(flags) if flags else None
+
+
+def json_of(found: object) -> str:
+    """Return a struct as JSON that people can read."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ptq import __version__
 from ptq.cli import options as shared
+from ptq.cli import recipes
 from ptq.cli.progress import progress_bars
+from ptq.errors import ConfigError
+from ptq.presets import PRESETS
+
+if TYPE_CHECKING:
+    from ptq.config import QuantizeConfig
+    from ptq.options import RunOptions
+    from ptq.recipe import Recipe
+    from ptq.report import Report
+
+#: What an extracted recipe says of its origin, by key.
+_MADE_FROM = {
+    "ptq": "another version of ptq",
+    "model-sha256": "another float model",
+    "data-sha256": "other calibration data",
+}
 
 
-@click.command("quantize")
+@click.command("quantize", cls=recipes.RecipeCommand)
 @shared.MODEL
+@recipes.PRESET
+@recipes.OPTIONS
 @click.option("-o", "--output", type=shared.FILE, help="Where to write.  [MODEL.int8.onnx]")
 @click.option(
     "--format",
@@ -133,7 +154,14 @@ from ptq.cli.progress import progress_bars
     type=shared.FILE,
     help="The right class of each evaluation row: .npy, .npz, .json, or one a line.",
 )
-@click.option("--json", "report", type=shared.FILE, help="Write the whole report here.")
+@click.option("--json", type=shared.FILE, help="Write the whole report here.")
+@click.option(
+    "--report",
+    type=shared.FILE,
+    metavar="PAGE.html|PAGE.md",
+    help="Write it as a page to look at, or as Markdown for a pull request; every layer is then "
+    "compared and timed as well.",
+)
 @shared.OBSERVER
 @click.option("--allow-larger", is_flag=True, help="Write the result even if it is larger.")
 @shared.FORCE
@@ -144,44 +172,89 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
     The output runs on onnxruntime's integer kernels. Its size, latency and accuracy are measured
     against the float model before it appears.
     """
-    config = shared.config_from(
+    context = click.get_current_context()
+    found = recipes.found(context)
+    config = config_of(given, found)
+    if dry_run:
+        _foresee(model, config, context)
+        return
+    from ptq.pipeline import quantize
+    from ptq.report.text import result_table
+
+    with progress_bars() as on_progress:
+        options = replace(run_options_of(given, found), on_progress=on_progress)
+        result = quantize(model, given["calib_data"], config, options=options)
+    for notice in (*result.report.notices, *_differences(found.recipe, result.report)):
+        click.echo(f"note: {notice}", err=True)
+    click.echo(result_table(result.report))
+
+
+def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
+    """Return the settings that the options describe, with the overrides of the recipe."""
+    return shared.config_from(
         **{n: given[n] for n in ("bits", "calib", "qcode_objective", "weight_range", "weights")},
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
         **{n: given[n] for n in ("place", "prefer")},
         block=int(given["block"]),
         weights_symmetric=given["symmetric_weights"],
+        overrides=found.extras.get("override", ()),
     )
-    if dry_run:
-        from ptq.cli.inspect import show
 
-        show(model, config)
-        return
+
+def run_options_of(given: Mapping[str, Any], found: recipes.Found) -> RunOptions:
+    """Return what the options say about how the run goes, with the placement of the recipe."""
     from ptq.options import RunOptions
-    from ptq.pipeline import quantize
-    from ptq.report.text import result_table
 
-    with progress_bars() as on_progress:
-        result = quantize(
-            model,
-            given["calib_data"],
-            config,
-            options=RunOptions(
-                output=given["output"],
-                report=given["report"],
-                force=given["force"],
-                statistics=given["stats"],
-                samples=given["samples"],
-                evaluation=given["eval_data"],
-                labels=given["labels"],
-                images=shared.images_from(given["image_flags"], given["image_config"]),
-                threads=given["threads"],
-                seconds=given["seconds"],
-                min_speedup=given["min_speedup"],
-                on_slower=given["on_slower"],
-                on_progress=on_progress,
-            ),
-        )
-    for notice in result.report.notices:
-        click.echo(f"note: {notice}", err=True)
-    click.echo(result_table(result.report))
+    return RunOptions(
+        output=given["output"],
+        report=given["json"],
+        page=given["report"],
+        force=given["force"],
+        statistics=given["stats"],
+        samples=given["samples"],
+        evaluation=given["eval_data"],
+        labels=given["labels"],
+        images=shared.images_from(given["image_flags"], given["image_config"]),
+        threads=given["threads"],
+        seconds=given["seconds"],
+        min_speedup=given["min_speedup"],
+        on_slower=given["on_slower"],
+        placement=found.extras.get("placement"),
+    )
+
+
+def _differences(recipe: Recipe | None, report: Report) -> Iterator[str]:
+    """Yield what an extracted recipe was made from that this run was not."""
+    made_from = recipe.made_from if recipe is not None else {}
+    data = report.calibration.sha256 if report.calibration is not None else None
+    here = {"ptq": __version__, "model-sha256": report.input.sha256, "data-sha256": data}
+    for key, value in here.items():
+        if value is not None and made_from.get(key, value) != value:
+            what = _MADE_FROM[key]
+            yield f"the recipe was extracted from a model made with {what}; results differ"
+
+
+def _foresee(model: Path, config: QuantizeConfig, context: click.Context) -> None:
+    """Print what would become of the model, with these settings and with each preset."""
+    from ptq.files import write_atomically
+    from ptq.inspection import foresee
+    from ptq.places import require_free, require_text
+    from ptq.report.dry_run import dry_run_text
+
+    given = context.params
+    require_text([model, given["json"]])
+    require_free([given["json"]], model, [], force=given["force"])
+    found = foresee(model, config, {name: _with_preset(context, name) for name in PRESETS})
+    if given["json"] is not None:
+        write_atomically(given["json"], shared.json_of(found).encode())
+    click.echo(dry_run_text(found))
+
+
+def _with_preset(context: click.Context, preset: str) -> QuantizeConfig | ConfigError:
+    try:
+        config = config_of(recipes.with_preset(context, preset), recipes.found(context))
+        config.require_known()
+    except ConfigError as error:
+        return error
+    return config

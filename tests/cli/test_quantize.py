@@ -161,7 +161,8 @@ def test_the_recipe_says_how_without_times_and_places(work, digits):
     assert recipe["random_data"] is False
     assert len(recipe["model_sha256"]) == len(recipe["data_sha256"]) == 64
     assert set(recipe) == {
-        *("ptq", "config", "model_sha256", "data_sha256", "samples", "random_data")
+        *("ptq", "config", "model_sha256", "data_sha256", "samples", "random_data"),
+        *("images", "placement", "schema"),
     }
     for place in (MODEL, CALIB, str(work), work.name):
         assert place not in text
