@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := build/demo
 
-.PHONY: help install demo test test-all lint fmt bench bench-speed constraints clean
+.PHONY: help install demo docs int8 baseline test test-all lint fmt bench bench-speed constraints clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 install: $(INSTALLED) ## make .venv with ptq (editable) and the tools, at the versions of constraints.txt
 
@@ -25,6 +25,15 @@ demo: $(INSTALLED) ## quantize a real text recognizer on real text lines and sho
 	    --calib-data calibration_data/ocr_lines.npz --eval-data calibration_data/ocr_lines_eval.npz \
 	    -o $(DEMO)/model.int8.onnx --json $(DEMO)/report.json --force
 	@$(BIN)/python scripts/read_lines.py $(DEMO)/model.onnx $(DEMO)/model.int8.onnx
+
+docs: $(INSTALLED) ## write docs/cli.md anew, from the commands themselves
+	$(BIN)/python scripts/write_cli_reference.py
+
+int8: $(INSTALLED) ## convert and check what changed of MODELS=dir with CALIB=dir (examples/make/README.md)
+	@$(MAKE) --no-print-directory -f examples/make/ptq.mk PTQ=$(BIN)/ptq $@
+
+baseline: $(INSTALLED) ## keep the figures of these models as BASELINE=file.json
+	@$(MAKE) --no-print-directory -f examples/make/ptq.mk PTQ=$(BIN)/ptq $@
 
 test: $(INSTALLED) ## the tests, without the slow ones
 	$(BIN)/pytest -n 2
