@@ -11,44 +11,86 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ptq.batching import BatchOptions, Checks, Task, batch
     from ptq.benching import BenchOptions, bench
-    from ptq.config import QuantizeConfig
+    from ptq.checking import CheckOptions, check
+    from ptq.cli.tasks import read_tasks
+    from ptq.comparing import CompareOptions, compare
+    from ptq.config import Override, QuantizeConfig
+    from ptq.embedded import EmbeddedRecipe, PinnedPlacement, read_recipe
     from ptq.errors import PtqError
     from ptq.options import RunOptions
     from ptq.pipeline import Result, calibrate, inspect, quantize
     from ptq.plan import Plan
     from ptq.report import Report
+    from ptq.report.batch import Batch, BatchRow
     from ptq.report.bench import Bench
+    from ptq.report.check import Check
+    from ptq.report.comparison import Comparison
 
 __all__ = [
+    "Batch",
+    "BatchOptions",
+    "BatchRow",
     "Bench",
     "BenchOptions",
+    "Check",
+    "CheckOptions",
+    "Checks",
+    "CompareOptions",
+    "Comparison",
+    "EmbeddedRecipe",
+    "Override",
+    "PinnedPlacement",
     "Plan",
     "PtqError",
     "QuantizeConfig",
     "Report",
     "Result",
     "RunOptions",
+    "Task",
     "__version__",
+    "batch",
     "bench",
     "calibrate",
+    "check",
+    "compare",
     "inspect",
     "quantize",
+    "read_recipe",
+    "read_tasks",
 ]
 
 _HOMES = {
+    "Batch": "ptq.report.batch",
+    "BatchOptions": "ptq.batching",
+    "BatchRow": "ptq.report.batch",
     "Bench": "ptq.report.bench",
     "BenchOptions": "ptq.benching",
+    "Check": "ptq.report.check",
+    "CheckOptions": "ptq.checking",
+    "Checks": "ptq.batching",
+    "CompareOptions": "ptq.comparing",
+    "Comparison": "ptq.report.comparison",
+    "EmbeddedRecipe": "ptq.embedded",
+    "Override": "ptq.config",
+    "PinnedPlacement": "ptq.embedded",
     "Plan": "ptq.plan",
     "PtqError": "ptq.errors",
     "QuantizeConfig": "ptq.config",
     "Report": "ptq.report",
     "Result": "ptq.pipeline",
     "RunOptions": "ptq.options",
+    "Task": "ptq.batching",
+    "batch": "ptq.batching",
     "bench": "ptq.benching",
     "calibrate": "ptq.pipeline",
+    "check": "ptq.checking",
+    "compare": "ptq.comparing",
     "inspect": "ptq.pipeline",
     "quantize": "ptq.pipeline",
+    "read_recipe": "ptq.embedded",
+    "read_tasks": "ptq.cli.tasks",
 }
 
 

@@ -102,7 +102,7 @@ def bench(models: Sequence[str | os.PathLike[str]], options: BenchOptions | None
     profile = None
     if options.profile:
         with stages.stage("profile"):
-            profile = _profile(paths, feed, options.threads[0], options.seconds)
+            profile = profile_models(paths, feed, options.threads[0], options.seconds)
     result = Bench(
         environment=Environment.here(),
         source=options.data or "random",
@@ -221,7 +221,15 @@ def _latency(found: Latencies) -> ThreadsLatency:
     )
 
 
-def _profile(paths: Sequence[Path], feed: Feed, threads: int, seconds: float) -> Profile:
+def profile_models(paths: Sequence[Path], feed: Feed, threads: int, seconds: float) -> Profile:
+    """Time every kernel of models of one network, in turn, and put their layers side by side.
+
+    Args:
+        paths: the model files.
+        feed: what to run.
+        threads: threads within an operator.
+        seconds: about how long to measure.
+    """
     kernels = profile_interleaved(paths, [feed] * len(paths), threads=threads, seconds=seconds)
     return Profile(
         threads=threads,

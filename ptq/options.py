@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ptq.data import ImageOptions
+from ptq.embedded import PinnedPlacement
 from ptq.progress import OnProgress, ignore
 
 #: How long to time unless told otherwise.
@@ -22,6 +23,8 @@ class RunOptions:
     Attributes:
         output: where to write; by default ``MODEL.int8.onnx`` beside the input.
         report: where to write the report as JSON.
+        page: where to write the report as a page, ``.html``, or as Markdown, ``.md``; layers are
+            then compared and timed one by one.
         force: whether existing files may be replaced.
         statistics: a statistics file of `ptq.calibrate`, in place of observing.
         samples: how many calibration samples to use; ``None`` for all.
@@ -35,11 +38,14 @@ class RunOptions:
         on_slower: what to do with a result that is slower than the float model: write it and say
             so, write the float model in its place, or fail. By default the float model is kept
             where costs decide the placement, and what was asked for is written where the user did.
+        placement: what an earlier run decided by measuring, as `ptq.read_recipe` returns it: it is
+            written as it is, and nothing is measured to place.
         on_progress: told of every step.
     """
 
     output: Path | None = None
     report: Path | None = None
+    page: Path | None = None
     force: bool = False
     statistics: Path | None = None
     samples: int | None = None
@@ -50,11 +56,12 @@ class RunOptions:
     seconds: float = field(default_factory=lambda: SECONDS)
     min_speedup: float | None = None
     on_slower: OnSlower | None = None
+    placement: PinnedPlacement | None = None
     on_progress: OnProgress = ignore
 
     def __post_init__(self) -> None:
         """Take names of files as text too."""
-        for name in ("output", "report", "statistics", "labels"):
+        for name in ("output", "report", "page", "statistics", "labels"):
             given = getattr(self, name)
             if given is not None:
                 object.__setattr__(self, name, Path(given))

@@ -30,6 +30,7 @@ from ptq.plan import Plan
 from ptq.progress import Stages
 from ptq.report import Report
 from ptq.report.inspection import Inspection
+from ptq.report.render import page_renderer
 from ptq.run import Job, Run
 from ptq.runtime.host import host_target
 from ptq.source import Source, find_configured_sites, open_source, require_sites
@@ -100,7 +101,9 @@ def quantize(
     outputs = _outputs(options.output or default_output(path, config.bits), config)
     given = [calibration, options.evaluation, options.statistics, options.labels]
     require_text([path, *outputs, *given])
-    require_free([*outputs, options.report], path, given, force=options.force)
+    pages = [options.report, options.page]
+    require_free([*outputs, *pages], path, given, force=options.force)
+    renderer = page_renderer(options.page) if options.page is not None else None
     stages = Stages(options.on_progress)
     with stages.stage("prepare"):
         source = open_source(path)
@@ -118,7 +121,10 @@ def quantize(
         # only now is it known whether a result needs a file for its weights
         written = [d.destination.with_name(f.name) for d in drafts for f in d.files]
         weights = model_files(path)[1:]
-        require_free([*written, options.report], path, [*given, *weights], force=options.force)
+        require_free([*written, *pages], path, [*given, *weights], force=options.force)
+        if options.page is not None and renderer is not None:
+            report = run.detailed(report, drafts[0])
+            stack.enter_context(staged(options.page, renderer(report).encode()))
         if options.report is not None:
             stack.enter_context(staged(options.report, report.to_json()))
         for draft in drafts:
@@ -219,7 +225,8 @@ def _inputs(
     if calibration is not None:
         opened = _dataset(calibration, source, options, samples=options.samples, seed=config.seed)
     _require_images([d for d in (opened, evaluation) if d is not None], options)
-    return Inputs(opened, options.statistics, evaluation, labels)
+    images = options.images if opened is not None and opened.kind == "images" else None
+    return Inputs(opened, options.statistics, evaluation, labels, images)
 
 
 def _dataset(

@@ -33,8 +33,11 @@ def require_free(
             raise ConfigError(
                 f"cannot write '{output}': {error.strerror}; choose another name"
             ) from error
-    if len({output.parent.resolve() / output.name for output in wanted}) < len(wanted):
-        raise ConfigError(f"'{wanted[0]}' is to be the model and the report; give two names")
+    places = [output.parent.resolve() / output.name for output in wanted]
+    twice = [o for o, place in zip(wanted, places, strict=True) if places.count(place) > 1]
+    if twice:
+        what = "the model and the report" if wanted[0] in twice else "the page and the report"
+        raise ConfigError(f"'{twice[0]}' is to be {what}; give two names")
 
 
 def _require_free(output: Path, model: Path, read: Sequence[Path], *, force: bool) -> None:

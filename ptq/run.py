@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ptq import __version__
+from ptq.benching import profile_models
+from ptq.comparing import CompareOptions, compare_feeds
 from ptq.config import QuantizeConfig
 from ptq.data.feeds import Feed
+from ptq.details import histograms_of
 from ptq.errors import VerificationError
 from ptq.findings import Findings
 from ptq.graph.emit_qdq import Emitted
 from ptq.graph.load import model_files
 from ptq.graph.publish import Draft
 from ptq.graph.save import save_model
+from ptq.graph.weight_ranges import weight_ranges
 from ptq.options import RunOptions
 from ptq.place.memory import Memory
 from ptq.placing import FLOAT, FLOATS, PREPARED, Placer
@@ -25,7 +31,9 @@ from ptq.plan import Plan
 from ptq.progress import Stages
 from ptq.proof import Measuring, Proof, prove, reference_of
 from ptq.report import Report
+from ptq.report.comparison import LayerError
 from ptq.report.placement import ALL, Mode, Placement
+from ptq.report.profile import Profile
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.host import host_key, host_target
 from ptq.schemes import SchemeWriter
@@ -37,6 +45,9 @@ from ptq.work import Inputs, Work
 
 #: What keeps every node in float where no placement is faster.
 _SLOWER = "no placement with it is faster than float here"
+
+#: Samples on which a page compares layers: errors of single layers vary little between samples.
+_COMPARED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,7 @@ class Run:
 
     Attributes:
         plan: the decisions, once `write` has made them.
+        reference: the float file that was measured against, likewise.
     """
 
     def __init__(self, job: Job) -> None:
@@ -70,7 +82,9 @@ class Run:
         self.source, self.inputs, self.config = source, inputs, config
         self.stages, self.options = job.stages, job.options
         self.evidence = inputs.evidence()
-        self.measures = self.evidence is not None and config.places_by_cost and runs_here(config)
+        self.pinned = job.options.placement
+        by_cost = config.places_by_cost and runs_here(config) and self.pinned is None
+        self.measures = self.evidence is not None and by_cost
         self.guard = SpeedGuard.of(job.options, measured=self.measures)
         self.static: Work | None = None
         self.writer: Writer
@@ -83,6 +97,7 @@ class Run:
         else:
             self.writer = SchemeWriter(source, config, job.stages, convolutions=self.measures)
         self.prepared_is_faster = False
+        self.reference = job.source.path
         self.plan = Plan(target=config.target, tensors={}, nodes=())
 
     def write(self, drafts: Sequence[Draft]) -> Report:
@@ -98,7 +113,7 @@ class Run:
         main = drafts[0]
         scratch = main.path.with_name(f"{main.path.name}.scratch")
         scratch.mkdir()
-        reference = reference_of(self.source, scratch)
+        self.reference = reference = reference_of(self.source, scratch)
         placer = self._placer()
         version, placement = self._place(placer, reference, main)
         if not _is_float(placement):
@@ -135,11 +150,55 @@ class Run:
         )
         return findings.report(*drafts, formats=self.config.formats)
 
+    def detailed(self, report: Report, main: Draft) -> Report:
+        """Return the report with errors, times and values, layer by layer.
+
+        Args:
+            report: what `write` returned.
+            main: the draft that it measured.
+        """
+        calibration = self.static.calibration if self.static is not None else None
+        weights = dict.fromkeys(n.weight for n in self.plan.nodes if n.weight is not None)
+        found = weight_ranges(self.source.model, main.path, weights, bits=self.config.bits)
+        changes: dict[str, Any] = {"histograms": histograms_of(self.plan, calibration, found)}
+        placement = report.placement
+        if self.evidence is not None and not (placement and placement.chosen == FLOAT):
+            changes["errors"] = self._errors(main)
+            if report.latency is not None:
+                changes["profile"] = self._profile(main)
+        changes["stages_s"] = dict(self.stages.seconds)
+        return msgspec.structs.replace(report, **changes)
+
+    def _errors(self, main: Draft) -> tuple[LayerError, ...]:
+        """Compare both models layer by layer, on a few of the samples."""
+        assert self.evidence is not None
+        evidence = self.evidence
+
+        def feeds() -> Iterator[Feed]:
+            return islice(evidence.feeds(), _COMPARED)
+
+        options = CompareOptions(threads=self.options.threads)
+        count = min(evidence.samples, _COMPARED)
+        found = compare_feeds(
+            self.source, main.path, feeds, options, expected=count, stages=self.stages
+        )
+        return found.layers
+
+    def _profile(self, main: Draft) -> Profile:
+        """Time both models layer by layer."""
+        assert self.evidence is not None
+        paths, feed = (self.reference, main.path), next(self.evidence.feeds())
+        with self.stages.stage("profile"):
+            return profile_models(paths, feed, 1, self.options.seconds)
+
     def _place(
         self, placer: Placer | None, reference: Path, main: Draft
     ) -> tuple[Version, Placement]:
         """Write the main draft, with in integers what is asked for or what is measured to pay."""
         form = self.config.formats[0]
+        if self.pinned is not None:
+            pinned = Placement(mode="pinned", candidates=(), chosen=ALL, seconds=0.0)
+            return self.writer.write_pinned(main.path, form, self.pinned), pinned
         version, placement = self.writer.write(main.path, form), self._asked()
         if placer is None or not runs_here(self.config):
             return version, placement

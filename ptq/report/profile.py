@@ -103,7 +103,7 @@ def _spent(ms: float, total: float) -> tuple[str, str]:
 
 
 def _row(name: str, layer: BenchedLayer, profile: Profile) -> tuple[str, ...]:
-    kernels = [_kinds(found) for found in layer.kernels]
+    kernels = [kinds(found) for found in layer.kernels]
     return _figures(name, kernels, layer.ms, profile)
 
 
@@ -116,7 +116,7 @@ def _figures(
     return (*cells, ", ".join(_ratio(ms[0], each) for each in ms[1:]))
 
 
-def _kinds(kernels: Sequence[RunKernel]) -> str:
+def kinds(kernels: Sequence[RunKernel]) -> str:
     """Return the types of kernels: ``QLinearConv + 2 DequantizeLinear``."""
     counts = Counter(k.op_type for k in kernels)
     return " + ".join(f"{n} {op}" if n > 1 else op for op, n in counts.items()) or "-"

@@ -10,9 +10,13 @@ from typing import Literal
 import msgspec
 
 from ptq.config import QuantizeConfig
+from ptq.errors import ConfigError
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
+from ptq.report.comparison import LayerError
+from ptq.report.histograms import Histograms
 from ptq.report.placement import Placement
+from ptq.report.profile import Profile
 from ptq.runtime.layer import Layer
 
 #: How a quantized model is written: QuantizeLinear and DequantizeLinear around float operators, or
@@ -60,18 +64,20 @@ class DataInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the figures were measured."""
+    """Where the figures were measured; ``cpu`` is empty in reports of older versions."""
 
     ptq: str
     onnxruntime: str
     python: str
     machine: str
     cores: int
+    cpu: str = ""
 
     @classmethod
     def here(cls) -> Environment:
         """Return this process's environment."""
         from ptq import __version__
+        from ptq.runtime.host import cpu_model
 
         return cls(
             ptq=__version__,
@@ -79,6 +85,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             python=platform.python_version(),
             machine=platform.machine(),
             cores=os.cpu_count() or 1,
+            cpu=cpu_model(),
         )
 
 
@@ -147,6 +154,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         scheme: where scales come from.
         placement: how it was chosen what becomes integer; ``None`` if nothing was chosen.
         latencies: one for each number of threads.
+        errors: how far each layer is from the float model; empty unless a page was asked for.
+        profile: what each layer costs in the float and in the quantized model; ``None`` likewise,
+            or where the model is for another machine.
+        histograms: values and ranges of activations and weights; ``None`` likewise.
         schema: version of this format.
     """
 
@@ -177,8 +188,41 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     scheme: Scheme = "static"
     placement: Placement | None = None
     latencies: tuple[Latency, ...] = ()
+    errors: tuple[LayerError, ...] = ()
+    profile: Profile | None = None
+    histograms: Histograms | None = None
     schema: int = SCHEMA
 
     def to_json(self) -> bytes:
         """Return the report as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes, path: str) -> Report:
+        """Return the report that `to_json` wrote, by this version or an older one.
+
+        Args:
+            content: the file.
+            path: what to call it in errors.
+
+        Raises:
+            ConfigError: it is no report, or one of another schema.
+        """
+        remedy = "give the file that `ptq quantize --json` wrote"
+        try:
+            schema = msgspec.json.decode(content, type=_Schema).schema
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"'{path}' is no report ({error}); {remedy}") from error
+        if schema != SCHEMA:
+            raise ConfigError(
+                f"'{path}' is a report of schema {schema}, and this ptq reads schema {SCHEMA}; "
+                "quantize again, or use the ptq that wrote it"
+            )
+        try:
+            return msgspec.json.decode(content, type=cls, strict=True)
+        except (msgspec.DecodeError, ConfigError) as error:
+            raise ConfigError(f"'{path}' is no report of ptq ({error}); {remedy}") from error
+
+
+class _Schema(msgspec.Struct):
+    schema: int

@@ -11,18 +11,19 @@ from ptq.report.table import aligned, megabytes
 
 def result_table(report: Report) -> str:
     """Return the table that `ptq quantize` prints: size, speed, accuracy, what ran as integer."""
-    rows = [("", "float", f"int{report.config.bits}", "")]
-    if report.output is not None:
-        rows.append(_size(report))
-    rows += _latency(report)
-    rows += _accuracy(report)
-    lines = [*aligned(rows), ""]
+    lines = [*aligned([("", "float", f"int{report.config.bits}", ""), *summary_rows(report)]), ""]
     lines += coverage_lines(
         report.layers, report.ran_integer, report.conversions, report.environment.onnxruntime
     )
     if report.placement is not None and (line := placement_line(report.placement)):
         lines.append(line)
     return "\n".join([*lines, *_written(report)])
+
+
+def summary_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """Return size, speed and accuracy: what, of the float and of the quantized model, and more."""
+    size = [_size(report)] if report.output is not None else []
+    return [*size, *_latency(report), *_accuracy(report)]
 
 
 def _written(report: Report) -> list[str]:
