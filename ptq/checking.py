@@ -146,7 +146,7 @@ class _Job:
             count, digest = sampled.samples, sampled.data_sha256
             require_same_data(self.was, count, digest, self.name, options.baseline)
         notices = [*sampled.notices]
-        coverage = self._coverage(notices)
+        coverage = None if samples.simulated else self._coverage(notices)
         latency = self._latency(samples)
         figures = (
             *sampled.figures,
@@ -208,6 +208,11 @@ class _Job:
                     "out"
                 )
         self._require_measured(sampled)
+        if samples.simulated and (self._times or self.thresholds.min_integer is not None):
+            raise ConfigError(
+                f"'{self.quantized}' was made for another runtime than onnxruntime, whose kernels "
+                "cannot be measured here; leave out --min-speedup, --speed and --min-integer"
+            )
         return samples
 
     def _require_measured(self, sampled: set[str]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from ptq.data import Dataset, Feed, ImageOptions, open_dataset
 from ptq.data.shapes import common_inputs
+from ptq.embedded import is_simulated
 from ptq.errors import ConfigError, UnsupportedError, VerificationError
 from ptq.files import staged
 from ptq.graph.held import Held
@@ -27,10 +28,9 @@ from ptq.places import require_free, require_text
 from ptq.progress import OnProgress, Stages, ignore
 from ptq.report.comparison import NO_SIGNAL_DB, Comparison, LayerError
 from ptq.runtime.layerwise import Differences, LayerSums, Running, Side, compare_tensors
-from ptq.runtime.session import Optimization, open_session
+from ptq.runtime.session import open_session
 from ptq.runtime.signature import session_inputs
 from ptq.source import Source, open_source
-from ptq.targets import load_target, target_names
 
 #: How many tensors a notice names.
 _NAMED = 3
@@ -153,7 +153,7 @@ def compare_feeds(
         isolated=options.isolated,
         threads=options.threads,
         memory_bytes=options.memory_bytes,
-        optimization=_optimization(model),
+        optimization="disabled" if is_simulated(model.metadata_props) else "all",
     )
     sides = Side(reference, source.folder), Side(model, quantized.parent)
     with ExitStack() as stack:
@@ -219,18 +219,6 @@ def _match(source: Source, quantized: Model, path: Path) -> tuple[Model, Matchin
             "names; compare a model with the one that it was made of"
         )
     return reference, matching
-
-
-def _optimization(quantized: Model) -> Optimization:
-    """Return how to run a model: as it is written, if it was made for another runtime by `ptq`."""
-    try:
-        recipe = msgspec.json.decode(quantized.metadata_props.get("ptq", "{}"))
-        name = recipe["config"]["target"]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return "all"
-    if name not in target_names():
-        return "all"
-    return "all" if load_target(name).runtime == "onnxruntime" else "disabled"
 
 
 def _layer(held: Held, sums: LayerSums, made: Makers) -> LayerError:

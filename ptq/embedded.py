@@ -13,6 +13,7 @@ from ptq import __version__
 from ptq.config import QuantizeConfig
 from ptq.data import ImageOptions
 from ptq.errors import ConfigError, ModelError
+from ptq.targets import load_target, target_names
 
 #: The metadata property that holds it.
 PROPERTY = "ptq"
@@ -121,6 +122,21 @@ def read_recipe(path: str | os.PathLike[str]) -> EmbeddedRecipe:
             "that was kept because nothing was faster"
         )
     return _decoded(text, path)
+
+
+def is_simulated(metadata: Mapping[str, str]) -> bool:
+    """Return whether `ptq` made a model for another runtime than onnxruntime.
+
+    Here it can only be run as it is written, without this machine's integer kernels.
+
+    Args:
+        metadata: the properties of the model.
+    """
+    try:
+        target = msgspec.json.decode(metadata.get(PROPERTY, "{}"))["config"]["target"]
+    except (msgspec.DecodeError, KeyError, TypeError):  # somebody else's property of that name
+        return False
+    return target in target_names() and load_target(target).runtime != "onnxruntime"
 
 
 def _decoded(text: str, path: object) -> EmbeddedRecipe:

@@ -11,10 +11,12 @@ import msgspec
 
 from ptq.data import Dataset, Feed, ImageOptions, hash_feed, open_dataset, read_labels
 from ptq.data.labels import Kind, Labels, select_labels
+from ptq.embedded import is_simulated
 from ptq.errors import ConfigError, VerificationError
 from ptq.evaluate.figures import Metrics, choose_metrics, sampled_figure
 from ptq.evaluate.score import score
 from ptq.graph.protos import parse_tensor
+from ptq.graph.quantized import read_quantized
 from ptq.metrics import Metric, parse_metric
 from ptq.progress import Stages
 from ptq.proof import reference_of
@@ -35,6 +37,7 @@ class Samples:
         labels: right answers, if there are any.
         metrics: what to measure.
         first: the first feed, to time both models on.
+        simulated: whether the quantized model is for another runtime, and is run as it is written.
     """
 
     reference: Path
@@ -43,6 +46,7 @@ class Samples:
     labels: Labels | None
     metrics: Metrics
     first: Feed
+    simulated: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -119,7 +123,8 @@ def open_samples(
     outputs = dict(zip(names, run(session, first, where="the first sample"), strict=True))
     kind = "texts" if isinstance(labels, tuple) else "classes" if labels is not None else ""
     metrics = choose_metrics(options.metrics, kind, outputs)
-    return Samples(reference, quantized, data, labels, metrics, first)
+    simulated = is_simulated(read_quantized(quantized).metadata_props)
+    return Samples(reference, quantized, data, labels, metrics, first, simulated)
 
 
 def _open_float(path: Path, scratch: Path) -> tuple[Path, Session]:
@@ -130,9 +135,12 @@ def _open_float(path: Path, scratch: Path) -> tuple[Path, Session]:
         return path, open_session(path)
 
 
-def _open_quantized(path: Path, threads: int) -> Session:
+def _open_quantized(samples: Samples, threads: int) -> Session:
+    path = samples.quantized
     try:
-        return open_session(path, threads=threads)
+        return open_session(
+            path, threads=threads, optimization="disabled" if samples.simulated else "all"
+        )
     except VerificationError as error:
         raise VerificationError(f"'{path}': {error}") from error.__cause__
 
@@ -201,7 +209,7 @@ def _run(
 
     scores = score(
         open_session(samples.reference, threads=threads),
-        _open_quantized(samples.quantized, threads),
+        _open_quantized(samples, threads),
         feeds(),
         metrics,
         labels=samples.labels,

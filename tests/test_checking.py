@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from support.models import parse, write
 
@@ -126,3 +127,33 @@ def test_every_file_is_written_or_none(pair, tmp_path):
             *pair, "d.npz", options(min_sqnr=1.0, junit=tmp_path / "x", report=tmp_path / "x")
         )
     assert not (tmp_path / "x").exists()
+
+
+def test_a_model_for_another_runtime_is_run_as_written_and_its_kernels_are_not_measured(
+    digits, tmp_path
+):
+    output = tmp_path / "q.onnx"
+    config = ptq.QuantizeConfig(target="qnn", place=("all",))
+    ptq.quantize(
+        digits.model, str(digits.calibration), config, options=ptq.RunOptions(output=output)
+    )
+    data = str(digits.evaluation)
+    found = ptq.check(digits.model, output, data, options(min_sqnr=20.0, samples=64))
+    assert found.passed
+    assert "integer_kernels" not in {figure.name for figure in found.figures}
+    # the same as of the session without optimizations
+    arrays = np.load(digits.evaluation)["input"]
+    picked = arrays[[i * len(arrays) // 64 for i in range(64)]]
+    how = ort.SessionOptions()
+    how.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    [wanted], [got] = (
+        ort.InferenceSession(str(path), how, providers=["CPUExecutionProvider"]).run(
+            None, {"input": picked}
+        )
+        for path in (digits.model, output)
+    )
+    sqnr_db = 10 * np.log10(np.square(wanted).sum() / np.square(wanted - got).sum())
+    assert found.figure("sqnr").value == pytest.approx(sqnr_db, abs=1e-3)
+    for held in ({"min_speedup": 1.0}, {"min_integer": "90%"}):
+        with pytest.raises(ConfigError, match="another runtime"):
+            ptq.check(digits.model, output, data, options(**held))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import glob
-import shlex
 from collections.abc import Mapping, Sequence
 
 from ptq.report.check import Fault
-from ptq.report.comparison import NO_SIGNAL_DB, Comparison, LayerError
+from ptq.report.comparison import NO_SIGNAL_DB, Comparison, LayerError, excluding
 from ptq.runtime.layer import Layer
 
 #: How many layers are named, and how many of them are proposed to be kept in float.
@@ -84,12 +82,10 @@ def _isolated(found: Comparison) -> list[LayerError]:
 
 def advice(faults: Sequence[Fault]) -> str:
     """Return how to quantize again; empty if no layer is known to be at fault for accuracy."""
-    nodes = [fault.node for fault in faults if fault.node and fault.sqnr_db is not None]
+    nodes = list(dict.fromkeys(node for fault in faults for node in fault.at_fault))[:_PROPOSED]
     if not nodes:
         return ""
-    # a name may hold what a glob would take for a pattern, or the shell for its own
-    kept = " ".join(f"--exclude {shlex.quote(glob.escape(node))}" for node in nodes[:_PROPOSED])
-    again = f"quantize again with the worst layers in float: {kept}"
+    again = f"quantize again with the worst layers in float: {excluding(nodes)}"
     if max(fault.clip_share or 0.0 for fault in faults) < _CLIPPED_MUCH:
         return again
     return f"these layers clip much of their values: try another --calib, or {again}"
@@ -117,4 +113,5 @@ def _fault(layer: LayerError, now: float, why: str, was_db: float | None = None)
         sqnr_db=now,
         was_db=was_db,
         clip_share=layer.clip_share,
+        at_fault=layer.at_fault,
     )

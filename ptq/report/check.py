@@ -104,6 +104,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         sqnr_db: its error; ``None`` if it is not about accuracy.
         was_db: the baseline's, where there is one.
         clip_share: share of the float values outside the range of the codes, if that is known.
+        at_fault: the nodes to keep in float to be rid of its error.
     """
 
     node: str
@@ -113,6 +114,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     sqnr_db: float | None = None
     was_db: float | None = None
     clip_share: float | None = None
+    at_fault: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -141,6 +141,12 @@ def proposed(found: Comparison) -> tuple[str, ...]:
     return tuple(dict.fromkeys(nodes))[:_PROPOSED]
 
 
+def excluding(nodes: Iterable[str]) -> str:
+    """Return the options of `ptq quantize` that keep these nodes in float."""
+    # a name may hold what a glob would take for a pattern, or the shell for its own
+    return " ".join(f"--exclude {shlex.quote(glob.escape(node))}" for node in nodes)
+
+
 def comparison_text(found: Comparison, *, top: int = 20, by: SortKey = "isolated") -> str:
     """Return what `ptq compare` prints.
 
@@ -194,9 +200,7 @@ def _advice(found: Comparison) -> Sequence[str]:
     nodes = proposed(found)
     if not nodes:
         return ()
-    # a name may hold what a glob would take for a pattern, or the shell for its own
-    options = " ".join(f"--exclude {shlex.quote(glob.escape(node))}" for node in nodes)
-    return (f"next: quantize again with the worst layers in float, as a try: {options}",)
+    return (f"next: quantize again with the worst layers in float, as a try: {excluding(nodes)}",)
 
 
 def _alone(found: Comparison, layer: LayerError) -> float | None:

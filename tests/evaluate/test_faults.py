@@ -1,5 +1,7 @@
 """Which layers are named for a figure that was missed."""
 
+import msgspec
+
 from ptq.evaluate.faults import advice, float_layers, grown_layers, layer_errors, worst_layers
 from ptq.report.comparison import Comparison, LayerError
 from ptq.runtime.layer import Layer
@@ -19,6 +21,7 @@ def layer(name, alone=None, accumulated=None, measured=True, clip=None, node=Non
         clip_share=clip,
         isolated_sqnr_db=alone,
         isolated_cosine=0.9 if measured else None,
+        at_fault=tuple(filter(None, [name if node is None else node])),
     )
 
 
@@ -75,6 +78,13 @@ def test_advice_excludes_the_worst_nodes_in_a_form_that_a_shell_can_be_given():
         "quantize again with the worst layers in float: --exclude 'a[[]0]' --exclude 'b c'"
     )
     assert advice(()) == ""
+
+
+def test_advice_is_to_exclude_what_is_at_fault_for_the_error():
+    reader = msgspec.structs.replace(layer("a", 1.0), at_fault=("b", "c"))
+    assert advice(worst_layers(comparison(reader, layer("c", 2.0)))) == (
+        "quantize again with the worst layers in float: --exclude b --exclude c"
+    )
 
 
 def test_advice_to_layers_that_clip_is_another_method():
