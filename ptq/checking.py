@@ -28,7 +28,7 @@ from ptq.evaluate.faults import advice, float_layers, grown_layers, layer_errors
 from ptq.evaluate.figures import integer_figure, size_figure, speed_figure
 from ptq.evaluate.latency import Latency, measure_latency
 from ptq.evaluate.thresholds import Thresholds, hold
-from ptq.files import staged
+from ptq.files import staged, write_atomically
 from ptq.graph.load import model_files
 from ptq.metrics import metric_names
 from ptq.places import require_text
@@ -36,7 +36,7 @@ from ptq.progress import Stages
 from ptq.report.check import MAX_DROP, Check, Fault, Figure, Held
 from ptq.report.check_markdown import check_markdown
 from ptq.report.comparison import Comparison
-from ptq.report.junit import junit_xml
+from ptq.report.junit import junit_error, junit_xml
 from ptq.report.report import Environment
 from ptq.runtime.coverage import Coverage, measure_coverage
 from ptq.runtime.session import open_session
@@ -77,8 +77,13 @@ def check(
         VerificationError: onnxruntime does not load a model, or it gives NaN.
     """
     job = _Job.of(Path(reference), Path(quantized), data, options or CheckOptions())
-    with tempfile.TemporaryDirectory(prefix="ptq-") as scratch:
-        return job.run(Path(scratch))
+    try:
+        with tempfile.TemporaryDirectory(prefix="ptq-") as scratch:
+            return job.run(Path(scratch))
+    except PtqError as error:
+        if job.options.junit is not None:
+            write_atomically(job.options.junit, junit_error(job.name, str(error)))
+        raise
 
 
 @dataclass(frozen=True, slots=True)

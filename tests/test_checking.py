@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from support.models import parse, write
 
 import ptq
 from ptq.data import InputSpec, open_dataset
-from ptq.errors import ConfigError, VerificationError
+from ptq.errors import ConfigError, PtqError, VerificationError
 
 FLOAT = "g (float[N,4] x) => (float[N,4] y) { y = Mul (x, x) }"
 OTHER = """
@@ -157,3 +158,12 @@ def test_a_model_for_another_runtime_is_run_as_written_and_its_kernels_are_not_m
     for held in ({"min_speedup": 1.0}, {"min_integer": "90%"}):
         with pytest.raises(ConfigError, match="another runtime"):
             ptq.check(digits.model, output, data, options(**held))
+
+
+def test_a_check_that_cannot_be_run_is_an_error_in_junit(pair, tmp_path):
+    np.savez(tmp_path / "bad.npz", x=np.zeros((3, 5), np.float32))
+    with pytest.raises(PtqError) as error:
+        ptq.check(*pair, "bad.npz", options(min_sqnr=1.0, junit=tmp_path / "j.xml"))
+    suite = ElementTree.parse(tmp_path / "j.xml").getroot()[0]
+    assert (suite.get("errors"), suite.get("failures"), suite.get("tests")) == ("1", "0", "1")
+    assert suite[0][0].get("message") == str(error.value)

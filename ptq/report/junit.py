@@ -14,14 +14,34 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 def junit_xml(found: Check) -> bytes:
     """Return the check as JUnit XML: what was missed is a failure with was and is."""
-    seconds = f"{sum(found.stages_s.values()):.3f}"
-    counts = {"tests": str(len(found.held)), "failures": str(len(found.missed))}
-    counts |= {"errors": "0", "skipped": "0", "time": seconds}
-    root = ET.Element("testsuites", {"name": "ptq check", **counts})
-    suite = ET.SubElement(root, "testsuite", {"name": _text(f"ptq check {found.name}"), **counts})
+    seconds = sum(found.stages_s.values())
+    root, suite = _suite(found.name, len(found.held), seconds, failures=len(found.missed))
     for held in found.held:
         _case(suite, found, held)
     ET.SubElement(suite, "system-out").text = _text(check_text(found))
+    return _written(root)
+
+
+def junit_error(name: str, message: str) -> bytes:
+    """Return a check that could not be run as JUnit XML: one case, with an error."""
+    root, suite = _suite(name, 1, 0.0, errors=1)
+    case = ET.SubElement(
+        suite, "testcase", {"classname": _text(f"ptq.{name}"), "name": "ptq check"}
+    )
+    ET.SubElement(case, "error", {"message": _text(message), "type": "error"})
+    return _written(root)
+
+
+def _suite(
+    name: str, tests: int, seconds: float, *, failures: int = 0, errors: int = 0
+) -> tuple[ET.Element, ET.Element]:
+    counts = {"tests": tests, "failures": failures, "errors": errors, "skipped": 0}
+    figures = {key: str(count) for key, count in counts.items()} | {"time": f"{seconds:.3f}"}
+    root = ET.Element("testsuites", {"name": "ptq check", **figures})
+    return root, ET.SubElement(root, "testsuite", {"name": _text(f"ptq check {name}"), **figures})
+
+
+def _written(root: ET.Element) -> bytes:
     ET.indent(root)
     content: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return content + b"\n"
