@@ -23,7 +23,7 @@ demo: $(INSTALLED) ## quantize a real text recognizer on real text lines and sho
 	@$(BIN)/python scripts/fetch_demo_model.py $(DEMO)/model.onnx
 	$(BIN)/ptq quantize $(DEMO)/model.onnx --bits 8 --calib kl \
 	    --calib-data calibration_data/ocr_lines.npz --eval-data calibration_data/ocr_lines_eval.npz \
-	    -o $(DEMO)/model.int8.onnx --json $(DEMO)/report.json --force
+	    -o $(DEMO)/model.int8.onnx --json $(DEMO)/report.json --report $(DEMO)/report.html --force
 	@$(BIN)/python scripts/read_lines.py $(DEMO)/model.onnx $(DEMO)/model.int8.onnx
 
 docs: $(INSTALLED) ## write docs/cli.md anew, from the commands themselves
