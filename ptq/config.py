@@ -31,6 +31,9 @@ _OVERRIDDEN = {
     "auto": ("float", "bits", "calib", "weights", "weight_range"),
 }
 
+#: Schemes that may have calibration data to look at outputs on.
+_CALIBRATED = ("static", "auto")
+
 #: ``--place``: by measured cost, or everything that the target runs.
 PLACE_AUTO, PLACE_ALL = "auto", "all"
 
@@ -151,6 +154,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         ema_decay: decay of the moving averages of minimum and maximum, for ``ema``.
         seed: seed of everything random (only random calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.
+        bias_correct: whether biases make up for what the rounding of weights takes from each
+            channel on the average, on calibration data; in the static scheme.
         overrides: other settings for some nodes and tensors.
     """
 
@@ -173,6 +178,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ema_decay: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     seed: Annotated[int, Meta(ge=0)] = 0
     allow_larger: bool = False
+    bias_correct: bool = False
     overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
@@ -184,6 +190,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             override.require_fits(self.scheme)
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
+        if self.bias_correct and self.scheme not in _CALIBRATED:
+            raise ConfigError(
+                f"--bias-correct means nothing to --scheme {self.scheme}; use --scheme static"
+            )
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
             raise ConfigError(
                 f"--qcode-objective {self.qcode_objective} needs --calib qcode, not {self.calib}"
@@ -221,7 +231,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """Return the same settings for this scheme, overrides cut down to what it can do."""
         fitted = (override.fitted(scheme) for override in self.overrides)
         overrides = tuple(override for override in fitted if override is not None)
-        return msgspec.structs.replace(self, scheme=scheme, overrides=overrides)
+        bias_correct = self.bias_correct and scheme in _CALIBRATED
+        return msgspec.structs.replace(
+            self, scheme=scheme, overrides=overrides, bias_correct=bias_correct
+        )
 
     def solver(self) -> Solver:
         """Return the range method of the activations.

@@ -21,6 +21,7 @@ from ptq.progress import Stages
 from ptq.proof import Evidence, Proof
 from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
 from ptq.report.placement import Placement
+from ptq.report.refinement import Refinement
 from ptq.report.report import Format, Output, Scheme
 from ptq.runtime.coverage import Coverage
 from ptq.runtime.planned import planned_layers
@@ -45,6 +46,7 @@ class Findings:
         scheme: where scales come from.
         placement: how it was chosen what becomes integer, if it was.
         faults: the layers that make the result slow, with their times.
+        refinement: what looking at outputs changed, if that was asked for.
         latencies: one for each number of threads, the one of ``proof`` first; empty for that alone.
     """
 
@@ -62,6 +64,7 @@ class Findings:
     placement: Placement | None = None
     latencies: tuple[Latency, ...] = ()
     faults: tuple[str, ...] = ()
+    refinement: Refinement | None = None
 
     def report(self, draft: Draft, *more: Draft, formats: Sequence[Format] = ("qdq",)) -> Report:
         """Return the report on models that are about to be published.
@@ -102,6 +105,7 @@ class Findings:
             scheme=self.scheme,
             placement=self.placement,
             latencies=self.latencies or ((latency,) if latency is not None else ()),
+            refinement=self.refinement,
         )
 
     def _calibration(self) -> DataInfo | None:

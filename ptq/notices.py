@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
 from ptq.report import DataInfo
+from ptq.report.refinement import Refinement
 
 if TYPE_CHECKING:
     from ptq.findings import Findings
@@ -47,11 +48,24 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
             f"{forced} depthwise convolutions kept symmetric weights: with zero points their "
             "kernel is 50 to 100 times slower"
         )
+    if found.refinement is not None:
+        yield _refined(found.refinement)
     if found.emitted.widened:
         yield (
             f"{len(found.emitted.widened)} weights got larger scales so that the bias fits "
             "int32 (dead channels; the report names them)"
         )
+
+
+def _refined(done: Refinement) -> str:
+    """Return what looking at outputs did to them."""
+    before, after = (
+        "exact" if db is None else f"{db:.2f} dB" for db in (done.before_db, done.after_db)
+    )
+    what = f"correcting {done.biases} biases takes"
+    if done.kept:
+        return f"{what} the outputs on calibration data from {before} to {after}"
+    return f"{what} the outputs on calibration data from {before} down to {after}: not done"
 
 
 def _data(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from ptq.graph.emit_qdq import Emitted
 from ptq.graph.variants import Variant
 from ptq.place.costs import Region
 from ptq.plan import Plan
+from ptq.report.refinement import Refinement
 from ptq.runtime.coverage import Coverage
 
 
@@ -27,6 +28,7 @@ class Version:
         coverage: what the runtime made of it.
         regions: what is integer, as it can be placed.
         variants: the nodes that are written in another form.
+        refinement: what looking at outputs changed, if that was asked for.
     """
 
     keep_float: Mapping[str, str]
@@ -35,6 +37,7 @@ class Version:
     coverage: Coverage
     regions: tuple[Region, ...]
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    refinement: Refinement | None = None
 
 
 class Writer(Protocol):

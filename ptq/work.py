@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ptq.config import FileFormat, QuantizeConfig
 from ptq.data import Dataset, Feed, ImageOptions
 from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import CalibrationError, ConfigError
+from ptq.graph.biases import add_to_biases, bias_slots
 from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted, emit_qdq
 from ptq.graph.held import values_by_name
@@ -27,7 +29,9 @@ from ptq.graph.sites import Sites, plan_nodes, requests
 from ptq.graph.tensor_map import tensors_held, write_map
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
+from ptq.graph.weight_errors import tap_weight_errors
 from ptq.numerics.affine import QTensor
+from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
 from ptq.overrides import Overrides
 from ptq.place.costs import Region
@@ -35,8 +39,10 @@ from ptq.plan import Plan
 from ptq.plan.make import RangeChoice, decide
 from ptq.progress import Stages
 from ptq.proof import Evidence
+from ptq.report.refinement import Refinement
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.session import open_session, run
+from ptq.runtime.weight_errors import mean_errors
 from ptq.search.qcode import relative_error, search_exponents
 from ptq.source import Source, find_configured_sites, require_sites
 from ptq.targets import load_target
@@ -47,6 +53,9 @@ _REPAIRS = 3
 
 #: Samples on which a search over the network's output measures each trial.
 _SEARCH_SAMPLES = 16
+
+#: Samples on which biases are corrected: means settle soon.
+_MEAN_SAMPLES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,8 @@ class Work:
         self.solver = config.solver()
         self.overrides = Overrides(source.model, config)
         self.calibration: Calibration | None = None
+        #: what is added to biases, by the nodes that stay in float
+        self.shifts: dict[frozenset[str], Mapping[str, F64]] = {}
         if inputs.statistics is not None:
             self.calibration = Calibration.load(inputs.statistics)
             self.calibration.require_fresh(source, inputs.statistics, inputs.calibration)
@@ -171,15 +182,52 @@ class Work:
         placement.require_nodes(node.name or "" for node in self.source.model.graph)
         return self._write(path, form, placement.reasons(), placement.variant_of())
 
+    def refine(self, path: Path, form: FileFormat, version: Version) -> Version:
+        """Write a version again with corrected biases, if its outputs get better by that.
+
+        Later versions with the same nodes in float have them, too.
+
+        Raises:
+            ConfigError: there is no calibration data.
+        """
+        kept, plan = version.keep_float, version.plan
+        slots = bias_slots(self._sites(kept))
+        feeds = self._feeds("--bias-correct", _MEAN_SAMPLES)
+        quantized = self.source.model.clone()
+        self._emit(quantized, kept, plan)
+        tapped = tap_weight_errors(self.source.model, quantized, slots)
+        with self.stages.stage("correct", len(feeds)) as step:
+            shifts = mean_errors(
+                tapped, feeds, self.source.folder, threads=self.threads, on_feed=step
+            )
+        trial = _Trial(feeds[:_SEARCH_SAMPLES], self.source)
+        before = trial.error(self._emitted_bytes(plan, kept))
+        self.shifts[frozenset(kept)] = shifts
+        after = trial.error(self._emitted_bytes(plan, kept))
+        done = Refinement(
+            samples=len(feeds),
+            biases=len(slots),
+            added=sum(slot.missing for slot in slots),
+            before_db=_decibels(before),
+            after_db=_decibels(after),
+            kept=after < before,
+        )
+        if not done.kept:
+            del self.shifts[frozenset(kept)]
+            return replace(version, refinement=done)
+        return replace(self._write(path, form, kept, version.variants, plan), refinement=done)
+
     def _write(
         self,
         path: Path,
         form: FileFormat,
         kept: Mapping[str, str],
         variants: Mapping[str, Variant],
+        plan: Plan | None = None,
     ) -> Version:
         sites = self._sites(kept)
-        plan = self._plan(sites, kept)
+        if plan is None:
+            plan = self._plan(sites, kept)
         with self.stages.stage("emit"):
             model = self.source.model.clone()
             emitted = self._emit(model, kept, plan)
@@ -216,6 +264,7 @@ class Work:
     def _emit(
         self, model: Model, keep_float: Mapping[str, str], plan: Plan, *, absorb: bool = True
     ) -> Emitted:
+        add_to_biases(model, self.shifts.get(frozenset(keep_float), {}))
         sites = self._find(model, keep_float)
         guard = self.target.runtime == "onnxruntime"
         return emit_qdq(model, sites, plan, self._quantize_weight, absorb=absorb, guard=guard)
@@ -247,7 +296,8 @@ class Work:
         plan = Plan(target=self.target.name, tensors=decisions, nodes=nodes)
         if not self.config.searches_output:
             return plan
-        trial = _Trial(self._search_feeds(), self.source)
+        feeds = self._feeds("--qcode-objective output", _SEARCH_SAMPLES)
+        trial = _Trial(feeds, self.source)
         fixed = self._search(trial, plan, keep_float, solvers)
         decisions = decide(asked, self.observed().stats, choice, others=others, fixed=fixed)
         searched = msgspec.structs.replace(plan, tensors=decisions)
@@ -292,10 +342,11 @@ class Work:
         self.calibration = Calibration(found.header, {**found.stats, **known})
         self._observe(tensors)
 
-    def _search_feeds(self) -> list[Feed]:
+    def _feeds(self, option: str, count: int) -> list[Feed]:
+        """Return the first calibration samples, for an option that runs the network on them."""
         if self.inputs.calibration is None:
-            raise ConfigError("--qcode-objective output runs the network; give --calib-data")
-        return list(islice(iter(self.inputs.calibration), _SEARCH_SAMPLES))
+            raise ConfigError(f"{option} runs the network; give --calib-data")
+        return list(islice(iter(self.inputs.calibration), count))
 
     def _emitted_bytes(self, plan: Plan, keep_float: Mapping[str, str]) -> bytes:
         model = self.source.model.clone()
@@ -327,3 +378,8 @@ class Work:
             random_data=header.synthetic,
             images=self.inputs.images,
         )
+
+
+def _decibels(error: float) -> float | None:
+    """Return a relative squared error as an SQNR; ``None`` if there is none."""
+    return -10.0 * math.log10(error) if error > 0.0 else None

@@ -145,6 +145,12 @@ _MADE_FROM = {
     "time against 0.33), depthwise convolutions 50 to 100 times slower, so that those "
     "stay symmetric.  [symmetric]",
 )
+@click.option(
+    "--bias-correct/--no-bias-correct",
+    default=False,
+    help="Let biases make up for what the rounding of weights takes from each channel on the "
+    "average, measured on calibration data; free at run time.  [no]",
+)
 @shared.PLACEMENT
 @click.option(
     "--eval-data", metavar="DATA", help="Other inputs, to measure accuracy on: as --calib-data."
@@ -195,7 +201,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         **{n: given[n] for n in ("bits", "calib", "qcode_objective", "weight_range", "weights")},
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
-        **{n: given[n] for n in ("place", "prefer")},
+        **{n: given[n] for n in ("place", "prefer", "bias_correct")},
         block=int(given["block"]),
         weights_symmetric=given["symmetric_weights"],
         overrides=found.extras.get("override", ()),

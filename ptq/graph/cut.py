@@ -46,7 +46,7 @@ def with_shapes_out(model: Model, tensors: Sequence[str]) -> Tapped:
         node.outputs[0].dtype = ir.DataType.INT64
         clone.graph.append(node)
         shapes[tensor] = node.outputs[0]
-    return _tapped(clone, shapes)
+    return put_out(clone, shapes)
 
 
 def with_tensors_out(model: Model, tensors: Sequence[str]) -> Tapped:
@@ -58,7 +58,7 @@ def with_tensors_out(model: Model, tensors: Sequence[str]) -> Tapped:
     """
     clone = model.clone()
     values = values_by_name(clone.graph)
-    return _tapped(clone, {tensor: values[tensor] for tensor in tensors})
+    return put_out(clone, {tensor: values[tensor] for tensor in tensors})
 
 
 def with_held_out(quantized: Model, held: Sequence[Held]) -> Tapped:
@@ -72,7 +72,7 @@ def with_held_out(quantized: Model, held: Sequence[Held]) -> Tapped:
     for h in held:
         _type(taps[h.tensor], h.params)
     own = {v.name or "": v for v in clone.graph.outputs}
-    return _tapped(clone, taps or own, keep=tuple(own.values()))
+    return put_out(clone, taps or own, keep=tuple(own.values()))
 
 
 def cut(
@@ -93,7 +93,7 @@ def cut(
     cutter = _Cutter(clone, ranks)
     for h in held:
         cutter.cut(h)
-    tapped = _tapped(clone, {h.tensor: cutter.outputs[h.tensor] for h in wanted})
+    tapped = put_out(clone, {h.tensor: cutter.outputs[h.tensor] for h in wanted})
     read = set(tapped.inputs)
     inputs = {name: cutter.inputs.get(name, name) for name in read}
     return Tapped(tapped.model, inputs, tapped.outputs)
@@ -181,7 +181,7 @@ def _type(value: ir.Value, params: CodeParams | None) -> None:
         value.dtype = ir.DataType.FLOAT if codes is None else codes
 
 
-def _tapped(model: ir.Model, taps: Mapping[str, ir.Value], keep: Sequence[ir.Value] = ()) -> Tapped:
+def put_out(model: ir.Model, taps: Mapping[str, ir.Value], keep: Sequence[ir.Value] = ()) -> Tapped:
     """Serialize a model of which only these outputs are wanted, without what they do not need."""
     outputs = {id(v): v for v in (*keep, *taps.values())}
     model.graph.outputs[:] = list(outputs.values())

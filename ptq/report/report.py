@@ -17,6 +17,7 @@ from ptq.report.comparison import LayerError
 from ptq.report.histograms import Histograms
 from ptq.report.placement import Placement
 from ptq.report.profile import Profile
+from ptq.report.refinement import Refinement
 from ptq.runtime.layer import Layer
 
 #: How a quantized model is written: QuantizeLinear and DequantizeLinear around float operators, or
@@ -158,6 +159,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         profile: what each layer costs in the float and in the quantized model; ``None`` likewise,
             or where the model is for another machine.
         histograms: values and ranges of activations and weights; ``None`` likewise.
+        refinement: what ``--bias-correct`` did; ``None`` if it was not asked for.
         schema: version of this format.
     """
 
@@ -191,6 +193,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[LayerError, ...] = ()
     profile: Profile | None = None
     histograms: Histograms | None = None
+    refinement: Refinement | None = None
     schema: int = SCHEMA
 
     def to_json(self) -> bytes:

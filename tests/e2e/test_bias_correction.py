@@ -1,0 +1,58 @@
+"""``--bias-correct`` from the settings to the file and the report."""
+
+import pytest
+
+import ptq
+from ptq.errors import ConfigError
+from ptq.options import RunOptions
+from ptq.runtime.weight_errors import mean_errors
+
+
+def test_corrected_biases_bring_the_outputs_nearer(quantized):
+    plain = quantized(bias_correct=False).report
+    found = quantized(bias_correct=True).report
+    done = found.refinement
+    assert plain.refinement is None
+    assert done.kept
+    assert done.biases == plain.biases
+    assert done.after_db > done.before_db
+    # on the held-out data: weights alone are a part of the error, and rounded well at 8 bits
+    assert found.accuracy.sqnr_db > plain.accuracy.sqnr_db
+    assert any(f"correcting {done.biases} biases" in notice for notice in found.notices)
+
+
+def test_a_correction_that_does_harm_is_not_done(quantized, monkeypatch):
+    plain = quantized().output.read_bytes()
+    monkeypatch.setattr(
+        "ptq.work.mean_errors",
+        lambda *given, **options: {n: -20 * m for n, m in mean_errors(*given, **options).items()},
+    )
+    result = quantized(bias_correct=True)
+    assert not result.report.refinement.kept
+    assert result.report.refinement.after_db < result.report.refinement.before_db
+    assert any("not done" in notice for notice in result.report.notices)
+    assert len(result.output.read_bytes()) - len(plain) < 100  # the recipe says more
+
+
+def test_threads_do_not_change_the_bytes(digits, quantized):
+    options = RunOptions(evaluation=str(digits.evaluation), threads=1)
+    first = quantized(options=options, bias_correct=True).output.read_bytes()
+    options = RunOptions(evaluation=str(digits.evaluation), threads=2)
+    assert quantized(options=options, bias_correct=True).output.read_bytes() == first
+
+
+def test_it_needs_samples(digits, tmp_path):
+    stats = tmp_path / "stats.npz"
+    ptq.calibrate(digits.model, digits.calibration, stats)
+    options = RunOptions(output=tmp_path / "out.onnx", statistics=stats)
+    with pytest.raises(ConfigError, match="--bias-correct runs the network; give --calib-data"):
+        ptq.quantize(digits.model, None, ptq.QuantizeConfig(bias_correct=True), options=options)
+
+
+@pytest.mark.parametrize("scheme", ["dynamic", "weight-only"])
+def test_schemes_without_calibration_refuse_it(scheme):
+    with pytest.raises(ConfigError, match="--bias-correct means nothing to --scheme"):
+        ptq.QuantizeConfig(scheme=scheme, bias_correct=True)
+    both = ptq.QuantizeConfig(scheme="auto", bias_correct=True)
+    assert not both.with_scheme(scheme).bias_correct
+    assert both.with_scheme("static").bias_correct
