@@ -25,6 +25,7 @@ RANGES = {
     "percentile:coverage=99.9": 22.4,  # 25.5
     "kl": 32.7,  # 35.7
     "mse": 33.2,  # 36.3
+    "aciq": 28.5,  # 31.6
     "ema": 22.0,  # 25.0
     "scale:shrink=0.95": 22.8,  # 25.8
     "qcode": 28.6,  # 31.7
