@@ -18,6 +18,7 @@ QCodeObjective = Literal["mse", "kl", "output"]
 FileFormat = Literal["qdq", "integer"]
 Format = Literal["qdq", "integer", "both"]
 Scheme = Literal["static", "dynamic", "weight-only", "auto"]
+Rounding = Literal["nearest", "gptq"]
 Preference = Literal["speed", "size"]
 
 #: Widths of weights that each scheme takes.
@@ -154,6 +155,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         ema_decay: decay of the moving averages of minimum and maximum, for ``ema``.
         seed: seed of everything random (only random calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.
+        rounding: how weights are rounded: each to the ``nearest`` code, or with ``gptq`` so that
+            the outputs of layers change least on calibration data; in the static scheme.
         bias_correct: whether biases make up for what the rounding of weights takes from each
             channel on the average, on calibration data; in the static scheme.
         overrides: other settings for some nodes and tensors.
@@ -178,6 +181,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ema_decay: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     seed: Annotated[int, Meta(ge=0)] = 0
     allow_larger: bool = False
+    rounding: Rounding = "nearest"
     bias_correct: bool = False
     overrides: tuple[Override, ...] = ()
 
@@ -190,9 +194,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             override.require_fits(self.scheme)
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
-        if self.bias_correct and self.scheme not in _CALIBRATED:
+        if self.refines and self.scheme not in _CALIBRATED:
+            option = "--bias-correct" if self.bias_correct else f"--rounding {self.rounding}"
             raise ConfigError(
-                f"--bias-correct means nothing to --scheme {self.scheme}; use --scheme static"
+                f"{option} means nothing to --scheme {self.scheme}; use --scheme static"
             )
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
             raise ConfigError(
@@ -231,9 +236,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """Return the same settings for this scheme, overrides cut down to what it can do."""
         fitted = (override.fitted(scheme) for override in self.overrides)
         overrides = tuple(override for override in fitted if override is not None)
-        bias_correct = self.bias_correct and scheme in _CALIBRATED
         return msgspec.structs.replace(
-            self, scheme=scheme, overrides=overrides, bias_correct=bias_correct
+            self,
+            scheme=scheme,
+            overrides=overrides,
+            bias_correct=self.bias_correct and scheme in _CALIBRATED,
+            rounding=self.rounding if scheme in _CALIBRATED else "nearest",
         )
 
     def solver(self) -> Solver:
@@ -284,6 +292,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def placed_globs(self) -> tuple[str, ...]:
         """Globs over the nodes that alone may become integer; empty for all."""
         return () if self.place in ((PLACE_AUTO,), (PLACE_ALL,)) else self.place
+
+    @property
+    def refines(self) -> bool:
+        """Whether the outputs of layers are looked at once they are quantized."""
+        return self.bias_correct or self.rounding != "nearest"
 
     @property
     def searches_output(self) -> bool:

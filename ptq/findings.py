@@ -46,7 +46,7 @@ class Findings:
         scheme: where scales come from.
         placement: how it was chosen what becomes integer, if it was.
         faults: the layers that make the result slow, with their times.
-        refinement: what looking at outputs changed, if that was asked for.
+        refinements: what looking at outputs changed, step by step.
         latencies: one for each number of threads, the one of ``proof`` first; empty for that alone.
     """
 
@@ -64,7 +64,7 @@ class Findings:
     placement: Placement | None = None
     latencies: tuple[Latency, ...] = ()
     faults: tuple[str, ...] = ()
-    refinement: Refinement | None = None
+    refinements: tuple[Refinement, ...] = ()
 
     def report(self, draft: Draft, *more: Draft, formats: Sequence[Format] = ("qdq",)) -> Report:
         """Return the report on models that are about to be published.
@@ -105,7 +105,7 @@ class Findings:
             scheme=self.scheme,
             placement=self.placement,
             latencies=self.latencies or ((latency,) if latency is not None else ()),
-            refinement=self.refinement,
+            refinements=self.refinements,
         )
 
     def _calibration(self) -> DataInfo | None:

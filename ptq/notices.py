@@ -48,8 +48,7 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
             f"{forced} depthwise convolutions kept symmetric weights: with zero points their "
             "kernel is 50 to 100 times slower"
         )
-    if found.refinement is not None:
-        yield _refined(found.refinement)
+    yield from map(_refined, found.refinements)
     if found.emitted.widened:
         yield (
             f"{len(found.emitted.widened)} weights got larger scales so that the bias fits "
@@ -62,10 +61,11 @@ def _refined(done: Refinement) -> str:
     before, after = (
         "exact" if db is None else f"{db:.2f} dB" for db in (done.before_db, done.after_db)
     )
-    what = f"correcting {done.biases} biases takes"
-    if done.kept:
-        return f"{what} the outputs on calibration data from {before} to {after}"
-    return f"{what} the outputs on calibration data from {before} down to {after}: not done"
+    what = f"correcting {done.layers} biases"
+    if done.step == "gptq":
+        what = f"rounding {done.layers} weights by GPTQ"
+    change = f"takes the outputs on calibration data from {before}"
+    return f"{what} {change} to {after}" if done.kept else f"{what} {change} to {after}: not done"
 
 
 def _data(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:

@@ -118,7 +118,7 @@ class Run:
         version, placement = self._place(placer, reference, main)
         if not _is_float(placement):
             self._require_smaller(main)
-            if self.static is not None and self.config.bias_correct:
+            if self.static is not None and self.config.refines:
                 version = self.static.refine(main.path, self.config.formats[0], version)
         proof = self._prove(reference, main)
         faults: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class Run:
             scheme=self.scheme,
             placement=placement,
             faults=faults,
-            refinement=None if _is_float(placement) else version.refinement,
+            refinements=() if _is_float(placement) else version.refinements,
         )
         return findings.report(*drafts, formats=self.config.formats)
 

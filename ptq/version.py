@@ -28,7 +28,7 @@ class Version:
         coverage: what the runtime made of it.
         regions: what is integer, as it can be placed.
         variants: the nodes that are written in another form.
-        refinement: what looking at outputs changed, if that was asked for.
+        refinements: what looking at outputs changed, step by step.
     """
 
     keep_float: Mapping[str, str]
@@ -37,7 +37,7 @@ class Version:
     coverage: Coverage
     regions: tuple[Region, ...]
     variants: Mapping[str, Variant] = field(default_factory=dict)
-    refinement: Refinement | None = None
+    refinements: tuple[Refinement, ...] = ()
 
 
 class Writer(Protocol):

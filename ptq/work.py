@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,7 +17,7 @@ from ptq.config import FileFormat, QuantizeConfig
 from ptq.data import Dataset, Feed, ImageOptions
 from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import CalibrationError, ConfigError
-from ptq.graph.biases import add_to_biases, bias_slots
+from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted, emit_qdq
 from ptq.graph.held import values_by_name
@@ -29,9 +28,7 @@ from ptq.graph.sites import Sites, plan_nodes, requests
 from ptq.graph.tensor_map import tensors_held, write_map
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
-from ptq.graph.weight_errors import tap_weight_errors
 from ptq.numerics.affine import QTensor
-from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
 from ptq.overrides import Overrides
 from ptq.place.costs import Region
@@ -39,10 +36,9 @@ from ptq.plan import Plan
 from ptq.plan.make import RangeChoice, decide
 from ptq.progress import Stages
 from ptq.proof import Evidence
-from ptq.report.refinement import Refinement
+from ptq.refining import Refined, Refiner
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.session import open_session, run
-from ptq.runtime.weight_errors import mean_errors
 from ptq.search.qcode import relative_error, search_exponents
 from ptq.source import Source, find_configured_sites, require_sites
 from ptq.targets import load_target
@@ -54,8 +50,8 @@ _REPAIRS = 3
 #: Samples on which a search over the network's output measures each trial.
 _SEARCH_SAMPLES = 16
 
-#: Samples on which biases are corrected: means settle soon.
-_MEAN_SAMPLES = 32
+#: Samples on which the outputs of layers are looked at.
+_REFINED_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +139,8 @@ class Work:
         self.solver = config.solver()
         self.overrides = Overrides(source.model, config)
         self.calibration: Calibration | None = None
-        #: what is added to biases, by the nodes that stay in float
-        self.shifts: dict[frozenset[str], Mapping[str, F64]] = {}
+        #: by the nodes that stay in float
+        self.refined: dict[frozenset[str], Refined] = {}
         if inputs.statistics is not None:
             self.calibration = Calibration.load(inputs.statistics)
             self.calibration.require_fresh(source, inputs.statistics, inputs.calibration)
@@ -183,39 +179,32 @@ class Work:
         return self._write(path, form, placement.reasons(), placement.variant_of())
 
     def refine(self, path: Path, form: FileFormat, version: Version) -> Version:
-        """Write a version again with corrected biases, if its outputs get better by that.
+        """Write a version again, with what is found by looking at the outputs of its layers.
 
-        Later versions with the same nodes in float have them, too.
+        Each step is taken where it makes the outputs of the network better. Later versions with
+        the same nodes in float have them, too.
 
         Raises:
             ConfigError: there is no calibration data.
         """
-        kept, plan = version.keep_float, version.plan
-        slots = bias_slots(self._sites(kept))
-        feeds = self._feeds("--bias-correct", _MEAN_SAMPLES)
-        quantized = self.source.model.clone()
-        self._emit(quantized, kept, plan)
-        tapped = tap_weight_errors(self.source.model, quantized, slots)
-        with self.stages.stage("correct", len(feeds)) as step:
-            shifts = mean_errors(
-                tapped, feeds, self.source.folder, threads=self.threads, on_feed=step
-            )
+        kept, plan, config = version.keep_float, version.plan, self.config
+        option = "--bias-correct" if config.bias_correct else f"--rounding {config.rounding}"
+        feeds = self._feeds(option, _REFINED_SAMPLES)
         trial = _Trial(feeds[:_SEARCH_SAMPLES], self.source)
-        before = trial.error(self._emitted_bytes(plan, kept))
-        self.shifts[frozenset(kept)] = shifts
-        after = trial.error(self._emitted_bytes(plan, kept))
-        done = Refinement(
-            samples=len(feeds),
-            biases=len(slots),
-            added=sum(slot.missing for slot in slots),
-            before_db=_decibels(before),
-            after_db=_decibels(after),
-            kept=after < before,
-        )
-        if not done.kept:
-            del self.shifts[frozenset(kept)]
-            return replace(version, refinement=done)
-        return replace(self._write(path, form, kept, version.variants, plan), refinement=done)
+
+        def emit(refined: Refined) -> tuple[Model, Mapping[str, QTensor]]:
+            model = self.source.model.clone()
+            return model, self._emit(model, kept, plan, refined=refined).tensors
+
+        refiner = Refiner(
+            self.source, self._sites(kept), emit, lambda model: trial.error(to_bytes(model)),
+            feeds, self.stages, self.threads,
+        )  # fmt: skip
+        found, done = refiner.refine(gptq=config.rounding == "gptq", biases=config.bias_correct)
+        if any(step.kept for step in done):
+            self.refined[frozenset(kept)] = found
+            version = self._write(path, form, kept, version.variants, plan)
+        return replace(version, refinements=done)
 
     def _write(
         self,
@@ -262,12 +251,23 @@ class Work:
         return find_configured_sites(model, self.target, self.config, keep_float)
 
     def _emit(
-        self, model: Model, keep_float: Mapping[str, str], plan: Plan, *, absorb: bool = True
+        self,
+        model: Model,
+        keep_float: Mapping[str, str],
+        plan: Plan,
+        *,
+        absorb: bool = True,
+        refined: Refined | None = None,
     ) -> Emitted:
-        add_to_biases(model, self.shifts.get(frozenset(keep_float), {}))
+        if refined is None:
+            refined = self.refined.get(frozenset(keep_float), Refined())
+        add_to_biases(model, refined.shifts)
         sites = self._find(model, keep_float)
         guard = self.target.runtime == "onnxruntime"
-        return emit_qdq(model, sites, plan, self._quantize_weight, absorb=absorb, guard=guard)
+        return emit_qdq(
+            model, sites, plan, self._quantize_weight,
+            absorb=absorb, guard=guard, rounded=refined.weights,
+        )  # fmt: skip
 
     def _quantize_weight(self, node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
         settings = self.overrides.weight(node)
@@ -378,8 +378,3 @@ class Work:
             random_data=header.synthetic,
             images=self.inputs.images,
         )
-
-
-def _decibels(error: float) -> float | None:
-    """Return a relative squared error as an SQNR; ``None`` if there is none."""
-    return -10.0 * math.log10(error) if error > 0.0 else None

@@ -146,6 +146,14 @@ _MADE_FROM = {
     "stay symmetric.  [symmetric]",
 )
 @click.option(
+    "--rounding",
+    type=click.Choice(["nearest", "gptq"]),
+    default="nearest",
+    show_default=True,
+    help="Each weight to its nearest code; or by GPTQ, so that the outputs of layers change least "
+    "on calibration data: for some seconds to minutes more, free at run time.",
+)
+@click.option(
     "--bias-correct/--no-bias-correct",
     default=False,
     help="Let biases make up for what the rounding of weights takes from each channel on the "
@@ -201,7 +209,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         **{n: given[n] for n in ("bits", "calib", "qcode_objective", "weight_range", "weights")},
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
-        **{n: given[n] for n in ("place", "prefer", "bias_correct")},
+        **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct")},
         block=int(given["block"]),
         weights_symmetric=given["symmetric_weights"],
         overrides=found.extras.get("override", ()),

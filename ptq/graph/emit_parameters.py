@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import onnx_ir as ir
 
 from ptq.graph.passes.edit import constant
 from ptq.graph.qdq_writer import Parameters, QdqWriter
 from ptq.graph.site import Site, gate_of, name_of
-from ptq.graph.site_weights import QuantizeWeight, bias_fits, quantize_site_weight
+from ptq.graph.site_weights import (
+    QuantizeWeight,
+    bias_fits,
+    quantize_site_weight,
+    rounded_alike,
+)
 from ptq.graph.writer import label
 from ptq.numerics.affine import QTensor
 from ptq.plan import Plan
+
+#: No weight is rounded beforehand.
+NONE: Mapping[str, QTensor] = MappingProxyType({})
 
 #: What determines the codes of a weight: its name, axis, symmetry.
 _Key = tuple[str, int | None, bool]
@@ -24,18 +35,27 @@ class ParameterEmitter:
         weights: the quantized weights, each with its dequantized value.
         tables: the quantized tables: codes, parameters, and the axis of what is looked up.
         biases: how many biases became int32.
+        found: the quantized weights by name, the first of each.
         widened: names of the sites of which a weight scale was enlarged for the bias.
         coarse: names of the sites of which the bias is rounded by more than half an output step.
     """
 
     def __init__(
-        self, writer: QdqWriter, plan: Plan, quantize_weight: QuantizeWeight, *, absorb: bool
+        self,
+        writer: QdqWriter,
+        plan: Plan,
+        quantize_weight: QuantizeWeight,
+        *,
+        absorb: bool,
+        rounded: Mapping[str, QTensor] = NONE,
     ) -> None:
         self.writer = writer
         self.scales = {name: np.float32(d.scale) for name, d in plan.tensors.items()}
         self.nodes = {n.name: n for n in plan.nodes}
         self.quantize_weight = quantize_weight
         self.absorb = absorb
+        self.rounded = rounded
+        self.found: dict[str, QTensor] = {}
         self.weights: dict[_Key, tuple[QTensor, ir.Value]] = {}
         self.tables: dict[_Key, tuple[ir.Value, Parameters, int | None]] = {}
         self.biases = 0
@@ -118,9 +138,11 @@ class ParameterEmitter:
         )
         if found.widened:
             self.widened.append(site.name)
-        dequantized = self._dequantized(name_of(weight), found.tensor, site.node)
-        self.weights[key] = found.tensor, dequantized
-        return found.tensor, dequantized
+        tensor = rounded_alike(found.tensor, self.rounded.get(name_of(weight)))
+        self.found.setdefault(name_of(weight), tensor)
+        dequantized = self._dequantized(name_of(weight), tensor, site.node)
+        self.weights[key] = tensor, dequantized
+        return tensor, dequantized
 
     def _dequantized(self, name: str, tensor: QTensor, before: ir.Node) -> ir.Value:
         params, name, write = tensor.qparams, label(name), self.writer.constant_of

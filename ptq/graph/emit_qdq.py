@@ -10,20 +10,21 @@ dequantized value; the float value before it becomes ``t/float``.
 
 from __future__ import annotations
 
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from ptq.graph.emit_activations import ActivationEmitter
 from ptq.graph.emit_gates import gates_of, open_gates
-from ptq.graph.emit_parameters import ParameterEmitter
+from ptq.graph.emit_parameters import NONE, ParameterEmitter
 from ptq.graph.guard import claimed, merging_readers, requantized
 from ptq.graph.qdq_writer import QdqWriter
 from ptq.graph.site import Sites
 from ptq.graph.site_weights import QuantizeWeight
 from ptq.graph.sum_before_norm import sum_before_norm
 from ptq.graph.writer import label
+from ptq.numerics.affine import QTensor
 from ptq.plan import Plan
 
 __all__ = ["Emitted", "QuantizeWeight", "emit_qdq"]
@@ -41,6 +42,7 @@ class Emitted:
         coarse: names of the nodes of which the bias is rounded by more than half a step of the
             output.
         scales: the initializer that holds the scale, by quantized activation but constants.
+        tensors: the weights in codes, by name.
     """
 
     weights: int
@@ -48,9 +50,10 @@ class Emitted:
     widened: tuple[str, ...]
     coarse: tuple[str, ...]
     scales: dict[str, str]
+    tensors: Mapping[str, QTensor] = field(default_factory=dict)
 
 
-def emit_qdq(
+def emit_qdq(  # noqa: PLR0913 - a graph, what to write into it, and how
     model: ir.Model,
     sites: Sites,
     plan: Plan,
@@ -58,6 +61,7 @@ def emit_qdq(
     *,
     absorb: bool = True,
     guard: bool = True,
+    rounded: Mapping[str, QTensor] = NONE,
 ) -> Emitted:
     """Insert the plan's QuantizeLinear and DequantizeLinear; the model is changed in place.
 
@@ -69,12 +73,14 @@ def emit_qdq(
         absorb: whether QuantizeLinear takes over from Relu and Clip. Not so for a search that turns
             the scales afterwards: which codes their bounds are depends on the scale.
         guard: whether to keep apart what onnxruntime's optimizers would rewrite.
+        rounded: codes to write for some weights in place of those that ``quantize_weight`` gives,
+            wherever it gives the same scales, by name.
 
     Raises:
         CalibrationError: a weight is not finite.
     """
     writer = QdqWriter(model)
-    parameters = ParameterEmitter(writer, plan, quantize_weight, absorb=absorb)
+    parameters = ParameterEmitter(writer, plan, quantize_weight, absorb=absorb, rounded=rounded)
     activations = ActivationEmitter(writer, sites, plan, absorb=absorb)
     gates = gates_of(sites, plan)
     for site in sites.sites:
@@ -97,6 +103,7 @@ def emit_qdq(
         widened=tuple(parameters.widened),
         coarse=tuple(parameters.coarse),
         scales=activations.scales,
+        tensors=parameters.found,
     )
 
 

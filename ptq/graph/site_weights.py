@@ -69,6 +69,24 @@ def quantize_site_weight(
     return SiteWeight(unsaturated(site, array, tensor), widened)
 
 
+def rounded_alike(tensor: QTensor, rounded: QTensor | None) -> QTensor:
+    """Return a weight with codes that were found for it before, where its scales are still those.
+
+    Args:
+        tensor: the weight.
+        rounded: the same in other codes; a larger scale may have become necessary since.
+    """
+    if rounded is None:
+        return tensor
+    new, old = tensor.qparams, rounded.qparams
+    same = (new.scale == old.scale) & (new.zero_point == old.zero_point)
+    if new.axis is not None:
+        spread = [1] * tensor.codes.ndim
+        spread[new.axis] = -1
+        same = same.reshape(spread)
+    return QTensor(np.where(same, rounded.codes, tensor.codes), new)
+
+
 def _of_one_channel(tensor: QTensor) -> QTensor:
     """Return a weight with one scale, quantized as the only channel of another."""
     params = tensor.qparams
@@ -77,13 +95,18 @@ def _of_one_channel(tensor: QTensor) -> QTensor:
     return QTensor(tensor.codes[0], params)
 
 
-def unsaturated(site: Site, array: np.ndarray, tensor: QTensor) -> QTensor:
-    """Return the weight with codes of which no kernel of the site saturates.
+def may_saturate(site: Site, array: np.ndarray) -> bool:
+    """Return whether a kernel of the site saturates with some codes.
 
-    Only the kernel for one output channel a group in two dimensions is exact with all codes.
+    Only the kernel for one output channel a group in two dimensions is exact with all of them.
     """
     exact = site.depthwise and array.ndim == 4 and len(array) == site.node.attributes["group"].value
-    if not site.rule.saturates or exact:
+    return site.rule.saturates and not exact
+
+
+def unsaturated(site: Site, array: np.ndarray, tensor: QTensor) -> QTensor:
+    """Return the weight with codes of which no kernel of the site saturates."""
+    if not may_saturate(site, array):
         return tensor
     convolution = site.node.op_type == "Conv"
     if site.weight_axis is not None:

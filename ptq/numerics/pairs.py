@@ -105,6 +105,25 @@ def orders_of(rank: int, axis: int, *, convolution: bool) -> tuple[Order, ...]:
     return (tuple(range(rank)), (0, *range(2, rank), 1))
 
 
+def partners(shape: tuple[int, ...], orders: Sequence[Order]) -> AnyArray:
+    """Return which weight of a row is the neighbour of each, -1 for none.
+
+    Args:
+        shape: of the weight.
+        orders: the orders in which kernels may walk through a channel.
+
+    Returns:
+        Shape ``(orders, weights of a row)``.
+    """
+    axis = orders[0][0]
+    columns = int(np.prod([n for a, n in enumerate(shape) if a != axis], dtype=np.int64))
+    found = np.full((len(orders), columns), -1)
+    for row, order in zip(found, orders, strict=True):
+        first, second = _pairs(shape, order).T
+        row[first], row[second] = second, first
+    return found
+
+
 # -- channels as rows ------------------------------------------------------------------------------
 
 

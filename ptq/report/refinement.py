@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+#: Weights rounded by GPTQ, or corrected biases.
+Step = Literal["gptq", "bias correction"]
 
 
 class Refinement(msgspec.Struct, frozen=True, kw_only=True):
-    """Corrected biases, and the error of the network's output before and after.
+    """One step, and the error of the network's output before and after.
 
     Attributes:
+        step: what was done.
+        layers: to how many weights or biases.
         samples: on how many calibration samples.
-        biases: how many biases were corrected.
-        added: how many of those layers had none.
         before_db: SQNR of the outputs on some of those samples without it; ``None`` if exact.
         after_db: with it.
         kept: whether it is in the file: not where it made the outputs worse.
     """
 
+    step: Step
+    layers: int
     samples: int
-    biases: int
-    added: int
     before_db: float | None
     after_db: float | None
     kept: bool

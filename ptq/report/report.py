@@ -159,7 +159,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         profile: what each layer costs in the float and in the quantized model; ``None`` likewise,
             or where the model is for another machine.
         histograms: values and ranges of activations and weights; ``None`` likewise.
-        refinement: what ``--bias-correct`` did; ``None`` if it was not asked for.
+        refinements: what ``--rounding gptq`` and ``--bias-correct`` did, in this order.
         schema: version of this format.
     """
 
@@ -193,7 +193,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[LayerError, ...] = ()
     profile: Profile | None = None
     histograms: Histograms | None = None
-    refinement: Refinement | None = None
+    refinements: tuple[Refinement, ...] = ()
     schema: int = SCHEMA
 
     def to_json(self) -> bytes:

@@ -11,25 +11,26 @@ from ptq.runtime.weight_errors import mean_errors
 def test_corrected_biases_bring_the_outputs_nearer(quantized):
     plain = quantized(bias_correct=False).report
     found = quantized(bias_correct=True).report
-    done = found.refinement
-    assert plain.refinement is None
+    [done] = found.refinements
+    assert plain.refinements == ()
     assert done.kept
-    assert done.biases == plain.biases
+    assert done.layers == plain.biases
     assert done.after_db > done.before_db
     # on the held-out data: weights alone are a part of the error, and rounded well at 8 bits
     assert found.accuracy.sqnr_db > plain.accuracy.sqnr_db
-    assert any(f"correcting {done.biases} biases" in notice for notice in found.notices)
+    assert any(f"correcting {done.layers} biases" in notice for notice in found.notices)
 
 
 def test_a_correction_that_does_harm_is_not_done(quantized, monkeypatch):
     plain = quantized().output.read_bytes()
     monkeypatch.setattr(
-        "ptq.work.mean_errors",
+        "ptq.refining.mean_errors",
         lambda *given, **options: {n: -20 * m for n, m in mean_errors(*given, **options).items()},
     )
     result = quantized(bias_correct=True)
-    assert not result.report.refinement.kept
-    assert result.report.refinement.after_db < result.report.refinement.before_db
+    [done] = result.report.refinements
+    assert not done.kept
+    assert done.after_db < done.before_db
     assert any("not done" in notice for notice in result.report.notices)
     assert len(result.output.read_bytes()) - len(plain) < 100  # the recipe says more
 

@@ -1,0 +1,123 @@
+"""GPTQ: round a weight so that the product with its inputs changes least.
+
+A matrix here is a stack of groups, shape ``(groups, rows, columns)``: the columns are the inputs,
+and each group has inputs of its own, as those of a grouped convolution have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptq.numerics.arrays import F64, AnyArray
+
+#: Columns rounded before what they leave is taken from all later ones: one product for many.
+_BLOCK = 128
+
+#: Up to this many columns, many small matrices are inverted at once.
+_SMALL = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """What the codes of a weight can be.
+
+    Attributes:
+        scale: float64, shape ``(groups, rows)``.
+        zero_point: likewise.
+        qmin: the least code.
+        qmax: the largest.
+        partners: for each column the column of which the code and its own may not add up to more
+            than ``limit`` in magnitude, -1 for none; shape ``(orders, columns)``.
+        limit: see ``partners``; at least as large as each code.
+    """
+
+    scale: F64
+    zero_point: F64
+    qmin: int
+    qmax: int
+    partners: AnyArray
+    limit: int
+
+
+def round_by_gptq(w: F64, gram: F64, grid: Grid, *, damping: float) -> F64:
+    """Return codes, shape of ``w``.
+
+    Column after column is rounded, that with the largest inputs first, and what rounding takes
+    from one is made up for by those that are still to come. With inputs that are not correlated
+    it is rounding to nearest. An input that was always 0 is rounded to nearest, too, whereas the
+    reference sets its weight to 0.
+
+    Reference: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative
+    Pre-trained Transformers", ICLR 2023, algorithm 1, with the order of its ``act-order``. Departs
+    from it where codes are bound to one another: the later of two is rounded within what the
+    earlier one leaves it, and what that costs is made up for likewise.
+
+    Args:
+        w: the weight.
+        gram: sums of products of inputs, shape ``(groups, columns, columns)``.
+        grid: what the codes can be.
+        damping: what is added to the diagonal, as a share of its mean; above 0.
+    """
+    groups, rows, columns = w.shape
+    diagonal = np.diagonal(gram, axis1=1, axis2=2)
+    order = np.argsort(-diagonal, axis=1, kind="stable")
+    sorted_gram = np.take_along_axis(
+        np.take_along_axis(gram, order[:, :, None], axis=1), order[:, None, :], axis=2
+    )
+    factor = _inverse_factor(sorted_gram, damping)
+    rest = np.take_along_axis(w, order[:, None, :], axis=2) / grid.scale[:, :, None]
+    # an unrounded code is 0, which binds none; the last column is the partner of who has none
+    codes = np.zeros((groups, rows, columns + 1))
+    every = np.arange(groups)
+    for start in range(0, columns, _BLOCK):
+        end = min(start + _BLOCK, columns)
+        lost = np.empty((groups, rows, end - start))
+        for i in range(start, end):
+            column = order[:, i]
+            lo, hi = _bounds(codes, grid, column)
+            wanted = rest[:, :, i] + grid.zero_point
+            code = np.clip(np.rint(wanted), lo, hi)
+            codes[every, :, column] = code
+            error = (wanted - code) / factor[:, i, i][:, None]
+            rest[:, :, i + 1 : end] -= error[:, :, None] * factor[:, i, None, i + 1 : end]
+            lost[:, :, i - start] = error
+        rest[:, :, end:] -= lost @ factor[:, start:end, end:]
+    return codes[:, :, :columns]
+
+
+def output_errors(w: F64, codes: AnyArray, grid: Grid, gram: F64) -> F64:
+    """Return ``|(W - Q(W)) X|^2`` of each row, shape ``(groups, rows)``."""
+    lost = (codes - grid.zero_point[:, :, None]) * grid.scale[:, :, None] - w
+    return np.asarray(np.einsum("gok,gok->go", lost @ gram, lost))
+
+
+def _bounds(codes: F64, grid: Grid, column: AnyArray) -> tuple[F64, F64]:
+    """Return the least and the largest code of one column of each group, for each row."""
+    lo = np.full(codes.shape[:2], float(grid.qmin))
+    hi = np.full(codes.shape[:2], float(grid.qmax))
+    for partners in grid.partners:
+        other = codes[np.arange(len(codes)), :, partners[column]]
+        lo = np.maximum(lo, -grid.limit - other)
+        hi = np.minimum(hi, grid.limit - other)
+    return lo, hi
+
+
+def _inverse_factor(gram: F64, damping: float) -> F64:
+    """Return the upper triangular U with ``U^T U`` the inverse of the damped matrices.
+
+    It comes from the factor of the matrix itself, of which rows and columns are reversed: the
+    inverse need not be computed, which would cost precision.
+    """
+    from scipy.linalg import solve_triangular
+
+    diagonal = np.diagonal(gram, axis1=1, axis2=2)
+    mean = diagonal.mean(axis=1)
+    added = np.where(mean > 0, damping * mean, 1.0)
+    damped = gram + added[:, None, None] * np.eye(gram.shape[1])
+    upper = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]
+    if gram.shape[1] <= _SMALL:
+        return np.asarray(np.triu(np.linalg.inv(upper)))
+    eye = np.eye(gram.shape[1])
+    return np.stack([solve_triangular(u, eye, lower=False) for u in upper])

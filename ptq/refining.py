@@ -1,0 +1,120 @@
+"""Refine a quantized model by looking at what its layers put out: its weights, then its biases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ptq.data.feeds import Feed
+from ptq.graph.biases import bias_slots
+from ptq.graph.site import Sites
+from ptq.graph.types import Model
+from ptq.graph.weight_errors import tap_weight_errors
+from ptq.numerics.affine import QTensor
+from ptq.numerics.arrays import F64
+from ptq.progress import Stages
+from ptq.report.refinement import Refinement, Step
+from ptq.rounding import passes, round_weights
+from ptq.runtime.weight_errors import mean_errors
+from ptq.source import Source
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refined:
+    """What looking at the outputs of layers found.
+
+    Attributes:
+        weights: codes of weights, by name of the weight.
+        shifts: what to add to biases, by node.
+    """
+
+    weights: Mapping[str, QTensor] = field(default_factory=dict)
+    shifts: Mapping[str, F64] = field(default_factory=dict)
+
+
+#: Returns the quantized model with this in it, and its weights.
+Emit = Callable[[Refined], tuple[Model, Mapping[str, QTensor]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Refiner:
+    """Takes the steps that are asked for.
+
+    Attributes:
+        source: the float model.
+        sites: what becomes integer.
+        emit: quantizes it.
+        error: the relative squared error of the outputs of a quantized model.
+        feeds: calibration samples.
+        stages: told of what takes time.
+        threads: within an operator.
+    """
+
+    source: Source
+    sites: Sites
+    emit: Emit
+    error: Callable[[Model], float]
+    feeds: Sequence[Feed]
+    stages: Stages
+    threads: int
+
+    def refine(self, *, gptq: bool, biases: bool) -> tuple[Refined, tuple[Refinement, ...]]:
+        """Return what was found, and how each step went; one that does harm is not taken.
+
+        Args:
+            gptq: whether to round weights by GPTQ.
+            biases: whether to correct biases.
+        """
+        best, error = Refined(), self.error(self.emit(Refined())[0])
+        done: list[Refinement] = []
+        steps: list[tuple[Step, bool, Callable[[Refined], tuple[Refined, int]]]] = [
+            ("gptq", gptq, self._rounded),
+            ("bias correction", biases, self._corrected),
+        ]
+        for step, wanted, take in steps:
+            if not wanted:
+                continue
+            found, layers = take(best)
+            after = self.error(self.emit(found)[0])
+            done.append(
+                Refinement(
+                    step=step,
+                    layers=layers,
+                    samples=len(self.feeds),
+                    before_db=_decibels(error),
+                    after_db=_decibels(after),
+                    kept=after < error,
+                )
+            )
+            if after < error:
+                best, error = found, after
+        return best, tuple(done)
+
+    def _rounded(self, before: Refined) -> tuple[Refined, int]:
+        """Return weights rounded by GPTQ, and how many they are."""
+        with self.stages.stage("round", passes(self.sites) * len(self.feeds)) as step:
+            weights = round_weights(
+                self.sites,
+                lambda rounded: self.emit(replace(before, weights=rounded)),
+                self.feeds,
+                self.source.folder,
+                threads=self.threads,
+                on_feed=step,
+            )
+        return replace(before, weights=weights), len(weights)
+
+    def _corrected(self, before: Refined) -> tuple[Refined, int]:
+        """Return what to add to biases, and to how many."""
+        quantized, _ = self.emit(before)
+        tapped = tap_weight_errors(self.source.model, quantized, bias_slots(self.sites))
+        with self.stages.stage("correct", len(self.feeds)) as step:
+            shifts = mean_errors(
+                tapped, self.feeds, self.source.folder, threads=self.threads, on_feed=step
+            )
+        return replace(before, shifts=shifts), len(shifts)
+
+
+def _decibels(error: float) -> float | None:
+    """Return a relative squared error as an SQNR; ``None`` if there is none."""
+    return -10.0 * math.log10(error) if error > 0.0 else None

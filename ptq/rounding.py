@@ -1,0 +1,171 @@
+"""Round the weights of a network by GPTQ, a few layers at a time, the first ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptq.data.feeds import Feed
+from ptq.graph.layer_inputs import groups_of, rows_axis, tap_layer_inputs
+from ptq.graph.passes.edit import constant, is_op
+from ptq.graph.site import Site, Sites
+from ptq.graph.site_weights import may_saturate
+from ptq.graph.types import Model
+from ptq.numerics.affine import QTensor
+from ptq.numerics.arrays import F64, AnyArray
+from ptq.numerics.gptq import Grid, output_errors, round_by_gptq
+from ptq.numerics.pairs import PAIR_LIMIT, orders_of, partners
+from ptq.runtime.grams import grams
+from ptq.stats.gram import Gram
+
+#: How many times the network is run on the feeds, at most.
+_PASSES = 8
+
+#: What to add to the diagonal: the less, the better on the data, and the worse on other data.
+_DAMPINGS = (0.01, 0.1)
+
+#: About how many bytes the sums of the layers of one pass may take.
+_MEMORY = 512 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """A weight as a stack of matrices, one for each group.
+
+    Attributes:
+        w: float64, shape ``(groups, rows, columns)``.
+        nearest: the codes as they are, same shape.
+        grid: what the codes can be.
+    """
+
+    w: F64
+    nearest: F64
+    grid: Grid
+
+
+def round_weights(
+    sites: Sites,
+    emit: Callable[[Mapping[str, QTensor]], tuple[Model, Mapping[str, QTensor]]],
+    feeds: Sequence[Feed],
+    folder: Path,
+    *,
+    threads: int = 1,
+    on_feed: Callable[[], None] = lambda: None,
+) -> dict[str, QTensor]:
+    """Return the weights of layers in codes that keep the output of each, by name.
+
+    What the layers read is observed in the quantized network, with the weights of earlier passes
+    rounded already. Scales and zero points stay.
+
+    Args:
+        sites: of the float model.
+        emit: returns the quantized model and its weights, given those that are rounded already.
+        feeds: the data.
+        folder: where external data lies.
+        threads: within an operator.
+        on_feed: called after each feed of each of the `passes`.
+
+    Raises:
+        DataError: onnxruntime fails on a feed.
+    """
+    done: dict[str, QTensor] = {}
+    for part in _parts(sites):
+        quantized, written = emit(done)
+        tapped = tap_layer_inputs(quantized, part)
+        sums = grams(tapped, feeds, folder, threads=threads, on_feed=on_feed)
+        for site in part:
+            assert site.weight is not None
+            name = site.weight.name or ""
+            if name in sums:
+                done[name] = _rounded(site, written[name], sums.pop(name))
+    return done
+
+
+def passes(sites: Sites) -> int:
+    """Return how many times `round_weights` runs the network on the feeds."""
+    return sum(1 for _ in _parts(sites))
+
+
+def _parts(sites: Sites) -> Iterator[list[Site]]:
+    """Yield the layers that are rounded in one pass.
+
+    Layers that share a weight are in one part, that of the first.
+    """
+    readers: dict[str, list[Site]] = {}
+    for site in sites.sites:
+        if rows_axis(site) is not None:
+            assert site.weight is not None
+            readers.setdefault(site.weight.name or "", []).append(site)
+    least = -(-len(readers) // _PASSES)
+    part: list[Site] = []
+    count = size = 0
+    for sharing in readers.values():
+        needed = _gram_bytes(sharing[0])
+        if part and (count >= least or size + needed > _MEMORY):
+            yield part
+            part, count, size = [], 0, 0
+        part += sharing
+        count, size = count + 1, size + needed
+    if part:
+        yield part
+
+
+def _gram_bytes(site: Site) -> int:
+    array, axis = constant(site.weight), rows_axis(site)
+    assert array is not None and axis is not None
+    columns = int(array.size) // int(array.shape[axis])
+    return 2 * 8 * groups_of(site) * columns**2
+
+
+def _rounded(site: Site, written: QTensor, halves: tuple[Gram, Gram]) -> QTensor:
+    """Return a weight rounded with the damping that does best on the other half of the data."""
+    problem = _problem(site, written)
+    w, grid = problem.w, problem.grid
+    first, second = (gram.total for gram in halves)
+
+    def held_out(damping: float) -> float:
+        codes = round_by_gptq(w, first, grid, damping=damping)
+        return float(output_errors(w, codes, grid, second).sum())
+
+    whole = first + second
+    codes = round_by_gptq(w, whole, grid, damping=min(_DAMPINGS, key=held_out))
+    errors = (output_errors(w, c, grid, whole) for c in (codes, problem.nearest))
+    better = np.less(*errors)[:, :, None]
+    chosen = np.where(better, codes, problem.nearest)
+    axis = rows_axis(site)
+    assert axis is not None
+    return QTensor(_as_written(chosen, written.codes, axis), written.qparams)
+
+
+def _problem(site: Site, written: QTensor) -> Problem:
+    array, axis = constant(site.weight), rows_axis(site)
+    assert array is not None and axis is not None
+    params, groups = written.qparams, groups_of(site)
+    rows = _rows(array, axis).astype(np.float64)
+    scale, zero_point = (
+        np.broadcast_to(p, len(rows)).astype(np.float64).reshape(groups, -1)
+        for p in (params.scale, params.zero_point)
+    )
+    bound = np.empty((0, rows.shape[1]), np.int64)
+    if may_saturate(site, array):
+        orders = orders_of(array.ndim, axis, convolution=is_op(site.node, "Conv"))
+        bound = partners(array.shape, orders)
+    qtype = params.qtype
+    grid = Grid(scale, zero_point, qtype.qmin, qtype.qmax, bound, PAIR_LIMIT)
+    nearest = _rows(written.codes, axis).astype(np.float64)
+    shape = (groups, -1, rows.shape[1])
+    return Problem(rows.reshape(shape), nearest.reshape(shape), grid)
+
+
+def _rows(array: AnyArray, axis: int) -> AnyArray:
+    front = np.moveaxis(array, axis, 0)
+    return front.reshape(len(front), -1)
+
+
+def _as_written(codes: F64, old: AnyArray, axis: int) -> AnyArray:
+    inner = [n for a, n in enumerate(old.shape) if a != axis]
+    rows = codes.reshape(old.shape[axis], *inner)
+    return np.ascontiguousarray(np.moveaxis(rows, 0, axis)).astype(old.dtype)

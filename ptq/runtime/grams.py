@@ -1,0 +1,72 @@
+"""Run a quantized model over feeds and sum up products of what its layers read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ptq.data.feeds import Feed
+from ptq.graph.layer_inputs import LayerInput, LayerInputs
+from ptq.numerics.arrays import F32, AnyArray
+from ptq.numerics.patches import patches, rows_of
+from ptq.runtime.session import open_session, run
+from ptq.stats.gram import Gram
+
+#: Vectors of each layer taken from one feed: neighbouring ones are alike.
+_VECTORS = 1024
+
+#: The same where every channel is a group: its matrix is small.
+_VECTORS_OF_GROUPS = 256
+
+
+def grams(
+    tapped: LayerInputs,
+    feeds: Iterable[Feed],
+    folder: Path,
+    *,
+    threads: int = 1,
+    on_feed: Callable[[], None] = lambda: None,
+) -> dict[str, tuple[Gram, Gram]]:
+    """Return the sums over every other feed, from the first and from the second, by weight.
+
+    A weight that several layers multiply by gets what all of them read. The memory is that of the
+    sums and of one feed.
+
+    Args:
+        tapped: what to run.
+        feeds: the data.
+        folder: where external data lies.
+        threads: within an operator.
+        on_feed: called after each feed.
+
+    Raises:
+        DataError: onnxruntime fails on a feed.
+    """
+    session = open_session(tapped.model, threads=threads, folder=folder)
+    wanted = list(dict.fromkeys(layer.output for layer in tapped.layers))
+    halves: tuple[dict[str, Gram], dict[str, Gram]] = ({}, {})
+    for i, feed in enumerate(feeds):
+        given = {name: feed[name] for name in tapped.inputs}
+        found = dict(
+            zip(wanted, run(session, given, wanted, where="a calibration sample"), strict=True)
+        )
+        half, known = halves[i % 2], dict[tuple[object, ...], Gram]()
+        for layer in tapped.layers:
+            key = layer.output, layer.zero_point, layer.window
+            if key not in known:
+                known[key] = Gram.of(_vectors(layer, found[layer.output]))
+            before = half.get(layer.weight)
+            half[layer.weight] = known[key] if before is None else before + known[key]
+        on_feed()
+    first, second = halves
+    return {weight: (gram, second.get(weight, gram)) for weight, gram in first.items()}
+
+
+def _vectors(layer: LayerInput, codes: AnyArray) -> F32:
+    centred = codes.astype(np.int16) - np.int16(layer.zero_point)
+    if layer.window is None:
+        return rows_of(centred, _VECTORS)
+    most = _VECTORS if layer.window.groups == 1 else _VECTORS_OF_GROUPS
+    return patches(centred, layer.window, most)
