@@ -27,6 +27,10 @@ _PASSES = 8
 #: What to add to the diagonal: the less, the better on the data, and the worse on other data.
 _DAMPINGS = (0.01, 0.1)
 
+#: Layers with more inputs for each output are left as they are: their sums alone would take more
+#: than a third of a gigabyte. It is 3x3 over 512 channels.
+_MOST_COLUMNS = 4608
+
 #: About how many bytes the sums of the layers of one pass may take.
 _MEMORY = 512 << 20
 
@@ -56,6 +60,8 @@ def round_weights(
     on_feed: Callable[[], None] = lambda: None,
 ) -> dict[str, QTensor]:
     """Return the weights of layers in codes that keep the output of each, by name.
+
+    Left out are weights of batches of matrices, and of layers with very many inputs.
 
     What the layers read is observed in the quantized network, with the weights of earlier passes
     rounded already. Scales and zero points stay.
@@ -96,9 +102,9 @@ def _parts(sites: Sites) -> Iterator[list[Site]]:
     """
     readers: dict[str, list[Site]] = {}
     for site in sites.sites:
-        if rows_axis(site) is not None:
-            assert site.weight is not None
+        if site.weight is not None and site.rule.role == "linear":
             readers.setdefault(site.weight.name or "", []).append(site)
+    readers = {weight: sharing for weight, sharing in readers.items() if _can_be_rounded(sharing)}
     least = -(-len(readers) // _PASSES)
     part: list[Site] = []
     count = size = 0
@@ -113,11 +119,25 @@ def _parts(sites: Sites) -> Iterator[list[Site]]:
         yield part
 
 
+def _can_be_rounded(sharing: Sequence[Site]) -> bool:
+    """Return whether a weight is one stack of matrices to all layers that it is of."""
+    first = sharing[0]
+    array = constant(first.weight)
+    if array is None or not array.size or rows_axis(first) is None:
+        return False
+    seen_as = {(rows_axis(site), groups_of(site)) for site in sharing}
+    return len(seen_as) == 1 and _columns(first) <= _MOST_COLUMNS
+
+
 def _gram_bytes(site: Site) -> int:
+    return 2 * 8 * groups_of(site) * _columns(site) ** 2
+
+
+def _columns(site: Site) -> int:
+    """Return how many inputs each output of a layer has."""
     array, axis = constant(site.weight), rows_axis(site)
     assert array is not None and axis is not None
-    columns = int(array.size) // int(array.shape[axis])
-    return 2 * 8 * groups_of(site) * columns**2
+    return int(array.size) // int(array.shape[axis])
 
 
 def _rounded(site: Site, written: QTensor, halves: tuple[Gram, Gram]) -> QTensor:

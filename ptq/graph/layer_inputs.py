@@ -39,7 +39,8 @@ class LayerInputs:
     Attributes:
         model: its bytes; external data lies where it did.
         inputs: the inputs that it needs.
-        layers: what the layers read; several may read the same.
+        layers: what the layers read; several may read the same. None of a layer that does not
+            read 8-bit codes of one scale.
     """
 
     model: bytes
@@ -61,15 +62,20 @@ def tap_layer_inputs(quantized: Model, sites: Sequence[Site]) -> LayerInputs:
     for site in sites:
         read = nodes[site.name].inputs[0]
         maker = None if read is None else read.producer()
-        assert maker is not None and is_dequantizer(maker), "a site reads codes"
-        value, params = maker.inputs[0], params_of(maker)
-        assert value is not None and params is not None and params.axis is None
+        params = params_of(maker) if maker is not None and is_dequantizer(maker) else None
+        value = None if maker is None else maker.inputs[0]
+        if value is None or params is None or params.axis is not None:
+            continue
+        if params.zero_point.dtype.itemsize > 1:
+            continue
         if value.type is None:
             value.dtype = ir.DataType.from_numpy(params.zero_point.dtype)
         codes[site.name], zeros[site.name] = value, int(params.zero_point)
     made = put_out(clone, codes)
     layers = (
-        LayerInput(_weight(s), made.outputs[s.name], zeros[s.name], _window(s)) for s in sites
+        LayerInput(_weight(s), made.outputs[s.name], zeros[s.name], _window(s))
+        for s in sites
+        if s.name in codes
     )
     return LayerInputs(made.model, tuple(made.inputs), tuple(layers))
 

@@ -10,7 +10,7 @@ import numpy as np
 from ptq.data.feeds import Feed
 from ptq.graph.layer_inputs import LayerInput, LayerInputs
 from ptq.numerics.arrays import F32, AnyArray
-from ptq.numerics.patches import patches, rows_of
+from ptq.numerics.patches import Window, patches, rows_of
 from ptq.runtime.session import open_session, run
 from ptq.stats.gram import Gram
 
@@ -44,21 +44,26 @@ def grams(
     Raises:
         DataError: onnxruntime fails on a feed.
     """
+    if not tapped.layers:
+        return {}
     session = open_session(tapped.model, threads=threads, folder=folder)
     wanted = list(dict.fromkeys(layer.output for layer in tapped.layers))
+    # layers that read the same in the same way have the same sums
+    alike: dict[tuple[str, Window | None], list[LayerInput]] = {}
+    for layer in tapped.layers:
+        alike.setdefault((layer.output, layer.window), []).append(layer)
     halves: tuple[dict[str, Gram], dict[str, Gram]] = ({}, {})
     for i, feed in enumerate(feeds):
         given = {name: feed[name] for name in tapped.inputs}
         found = dict(
             zip(wanted, run(session, given, wanted, where="a calibration sample"), strict=True)
         )
-        half, known = halves[i % 2], dict[tuple[object, ...], Gram]()
-        for layer in tapped.layers:
-            key = layer.output, layer.zero_point, layer.window
-            if key not in known:
-                known[key] = Gram.of(_vectors(layer, found[layer.output]))
-            before = half.get(layer.weight)
-            half[layer.weight] = known[key] if before is None else before + known[key]
+        half = halves[i % 2]
+        for layers in alike.values():
+            gram = Gram.of(_vectors(layers[0], found[layers[0].output]))
+            for layer in layers:
+                before = half.get(layer.weight)
+                half[layer.weight] = gram if before is None else before + gram
         on_feed()
     first, second = halves
     return {weight: (gram, second.get(weight, gram)) for weight, gram in first.items()}

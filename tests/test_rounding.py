@@ -1,0 +1,96 @@
+"""Rounding the layers of small networks: no channel gets worse on the data, whatever the layer."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from support.models import random_feed
+from support.nets import ORDINARY, Settings, quantize, values
+
+from ptq.graph.emit_qdq import emit_qdq
+from ptq.rounding import passes, round_weights
+from ptq.targets import load_target
+
+AVX2 = Settings(
+    calib="minmax", weight_range="minmax", symmetric=False, target=load_target("ort-cpu-x86-avx2")
+)
+
+LAYERS = {
+    "conv": ("float[5, 4, 3, 3] w", "y = Conv <pads = [1, 1, 1, 1], strides = [2, 1]> (x, w)"),
+    "1 x 1": ("float[9, 4, 1, 1] w", "y = Conv (x, w)"),
+    "grouped": ("float[6, 2, 3, 3] w", "y = Conv <group = 2, dilations = [2, 1]> (x, w)"),
+    "depthwise": ("float[8, 1, 3, 3] w", 'y = Conv <group = 4, auto_pad = "SAME_LOWER"> (x, w)'),
+    "matmul": ("float[6, 5] w", "y = MatMul (x, w)"),
+}
+
+
+def rounded(made, feeds, folder):
+    """Return the weights that come out, and those that were there."""
+
+    def emit(done):
+        model = made.source.clone()
+        emitted = emit_qdq(
+            model,
+            made.settings.sites(model),
+            made.plan,
+            made.settings.quantize_weight,
+            rounded=done,
+        )
+        return model, emitted.tensors
+
+    return round_weights(made.sites, emit, feeds, folder), emit({})[1]
+
+
+def on_grid(made, name, shape, seed=1):
+    """Return values of the input that its codes stand for, correlated, so that only weights err."""
+    decision = made.plan.tensors[name]
+    rng = np.random.default_rng(seed)
+    smooth = rng.integers(60, 200, (shape[0], 1, 1, 1)) + rng.integers(-25, 25, shape)
+    scale = np.float32(decision.scale)
+    return ((smooth - decision.zero_point) * scale).astype(np.float32)
+
+
+def errors(made, tensor, feed, axis):
+    """Return the squared error of each output channel with this weight in place of the float."""
+    model = made.source.clone()
+    weight = model.graph.initializers["w"]
+    weight.const_value = ir.tensor(tensor.dequantize(), name="w")
+    lost = values(model, feed, ["y"])["y"] - values(made.source, feed, ["y"])["y"]
+    return np.square(np.moveaxis(lost.astype(np.float64), axis, 0).reshape(lost.shape[axis], -1))
+
+
+@pytest.mark.parametrize("settings", [ORDINARY, AVX2], ids=["here", "saturating"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_channel_gets_worse_on_the_data_it_was_rounded_on(name, settings, tmp_path):
+    declared, layer = LAYERS[name]
+    text = f"g (float[N, 4, 6, 6] x) => (float[N, C, H, W] y) <{declared}> {{ {layer} }}"
+    made = quantize(text, settings=settings)
+    feed = {"x": on_grid(made, "x", (12, 4, 6, 6))}
+    found, nearest = rounded(made, [feed], tmp_path)
+    axis = -1 if name == "matmul" else 1
+    before, after = (errors(made, t["w"], feed, axis).sum(axis=1) for t in (nearest, found))
+    # the sums are of float32 products
+    assert np.all(after <= before * (1 + 1e-4))
+    assert after.sum() < 0.99 * before.sum()
+
+
+def test_weights_that_are_no_stack_of_matrices_are_left(tmp_path):
+    text = """g (float[2, 4, 6, 6] x) => (float[N, 4, H, W] y, float[2, 4, 6, 5] m, float[M, 6] z)
+        <float[4, 4, 1, 1] own, float[4, 2, 3, 3] two, float[2, 4, 6, 5] batch, float[6, 6] tied,
+         int64[2] rows = {-1, 6}>
+        { t = Conv (x, own) u = Conv <group = 2> (t, two) v = Conv <group = 2> (u, two)
+          y = Conv (v, own) m = MatMul (x, batch) r = Reshape (x, rows)
+          g = Gemm <transB = 1> (r, tied) z = MatMul (g, tied) }"""
+    made = quantize(text, settings=ORDINARY)
+    found, nearest = rounded(made, [random_feed(made.source)], tmp_path)
+    assert set(nearest) == {"own", "two", "batch", "tied"}
+    assert set(found) == {"own", "two"}
+
+
+def test_passes_are_few_and_the_first_layers_come_first(tmp_path):
+    layers = "".join(f"t{i + 1} = Conv (t{i}, w{i}) " for i in range(20))
+    declared = ", ".join(f"float[4, 4, 1, 1] w{i}" for i in range(20))
+    text = f"g (float[1, 4, 6, 6] t0) => (float[N, 4, H, W] t20) <{declared}> {{ {layers} }}"
+    made = quantize(text, settings=ORDINARY)
+    found, _ = rounded(made, [random_feed(made.source)] * 2, tmp_path)
+    assert list(found) == [f"w{i}" for i in range(20)]
+    assert passes(made.sites) == 7
