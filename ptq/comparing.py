@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ptq.graph.makers import Makers, inner_nodes, makers
 from ptq.graph.match import Matching, match, with_types
 from ptq.graph.protos import parse_tensor
 from ptq.graph.quantized import code_count, read_quantized
+from ptq.graph.rescale.record import read_rescaling
 from ptq.graph.types import Model
 from ptq.places import require_free, require_text
 from ptq.progress import OnProgress, Stages, ignore
@@ -148,6 +149,7 @@ def compare_feeds(
     options = options or CompareOptions()
     stages = stages or Stages(options.on_progress)
     model = read_quantized(quantized)
+    source = _as_rescaled(source, model)
     reference, matching = _match(source, model, quantized)
     running = Running(
         isolated=options.isolated,
@@ -219,6 +221,14 @@ def _match(source: Source, quantized: Model, path: Path) -> tuple[Model, Matchin
             "names; compare a model with the one that it was made of"
         )
     return reference, matching
+
+
+def _as_rescaled(source: Source, quantized: Model) -> Source:
+    """Return the float model with its channels divided as they were before it was quantized."""
+    rescaling = read_rescaling(quantized)
+    if rescaling == source.rescaling:
+        return source
+    return replace(source, model=rescaling.apply(source.model), rescaling=rescaling)
 
 
 def _layer(held: Held, sums: LayerSums, made: Makers) -> LayerError:

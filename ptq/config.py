@@ -145,6 +145,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         weights: one scale for each output channel, or one for a whole weight.
         weights_symmetric: whether weights have zero point 0.
         symmetric: whether activations have their zero point in the middle of the grid.
+        equalize: whether scales of channels are moved between neighbouring layers, where the error
+            of the network's output is less with it.
         qcode_objective: what ``--calib qcode`` makes small: the error of each tensor (``mse``),
             its divergence (``kl``), or the error of the network's output (``output``).
         op_types: the only operator types that may become integer; empty for all the target runs.
@@ -173,6 +175,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     weights: Granularity = "per-channel"
     weights_symmetric: bool = True
     symmetric: bool = False
+    equalize: bool = False
     qcode_objective: QCodeObjective = "mse"
     op_types: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -192,6 +195,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             raise ConfigError(_wrong_width("--bits", self.bits, self.scheme))
         for override in self.overrides:
             override.require_fits(self.scheme)
+        if self.equalize and self.scheme != "static":
+            raise ConfigError(
+                f"--equalize is of --scheme static, not {self.scheme}; leave one of them out"
+            )
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
         if self.refines and self.scheme not in _CALIBRATED:

@@ -35,6 +35,7 @@ from ptq.run import Job, Run
 from ptq.runtime.host import host_target
 from ptq.source import Source, find_configured_sites, open_source, require_sites
 from ptq.targets import load_target
+from ptq.transforming import transformed
 from ptq.work import Inputs
 
 #: What calibration data may be: a path or another source, or a data set that is already open.
@@ -109,7 +110,9 @@ def quantize(
         source = open_source(path)
     if config.scheme == "static":
         _sites(source, config)  # refused before its data is read
-    job = Job(source, _inputs(source, calibration, config, options), config, stages, options)
+    inputs = _inputs(source, calibration, config, options)
+    changed = transformed(source, inputs, config, stages, threads=options.threads)
+    job = Job(changed, inputs, config, stages, options, unchanged=source)
     with ExitStack() as stack:
         if config.scheme == "auto":
             done = try_schemes(job, outputs, stack)

@@ -60,6 +60,7 @@ class Job:
         config: the settings.
         stages: told of what takes time.
         options: how the run goes.
+        unchanged: the float model without rescaled channels; ``None`` if it is the source.
     """
 
     source: Source
@@ -67,6 +68,7 @@ class Job:
     config: QuantizeConfig
     stages: Stages
     options: RunOptions
+    unchanged: Source | None = None
 
 
 class Run:
@@ -80,6 +82,7 @@ class Run:
     def __init__(self, job: Job) -> None:
         source, inputs, config = job.source, job.inputs, job.config
         self.source, self.inputs, self.config = source, inputs, config
+        self.unchanged = job.unchanged or source
         self.stages, self.options = job.stages, job.options
         self.evidence = inputs.evidence()
         self.pinned = job.options.placement
@@ -249,7 +252,7 @@ class Run:
                 file.unlink()
         # of two files, the data would keep its name, which may be taken beside the result
         if self.prepared_is_faster or len(model_files(self.source.path)) > 1:
-            save_model(self.source.model, draft.path)
+            save_model(self.unchanged.model, draft.path)
         else:
             shutil.copyfile(self.source.path, draft.path)
         nodes = tuple(

@@ -14,6 +14,7 @@ from ptq.errors import ConfigError, UnsupportedError
 from ptq.graph.describe import opset_of
 from ptq.graph.load import input_specs, load_model, model_digest, model_files
 from ptq.graph.normalize import normalize
+from ptq.graph.rescale.record import NOTHING, Rescaling
 from ptq.graph.sites import Sites, find_sites
 from ptq.graph.types import Model
 from ptq.overrides import Overrides
@@ -35,6 +36,7 @@ class Source:
         size_bytes: of both.
         prepared: what the prepare passes did.
         opset: version of the default operator set in the file.
+        rescaling: by what channels were divided after preparing.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Source:
     size_bytes: int
     prepared: tuple[str, ...]
     opset: int
+    rescaling: Rescaling = NOTHING
 
     @property
     def folder(self) -> Path:

@@ -103,7 +103,7 @@ def _regions(sites: Sites) -> tuple[Region, ...]:
     )
 
 
-class _Trial:
+class Trial:
     """A few feeds, and what the float model makes of them."""
 
     def __init__(self, feeds: list[Feed], source: Source) -> None:
@@ -190,7 +190,7 @@ class Work:
         kept, plan, config = version.keep_float, version.plan, self.config
         option = "--bias-correct" if config.bias_correct else f"--rounding {config.rounding}"
         feeds = self._feeds(option, _REFINED_SAMPLES)
-        trial = _Trial(feeds[:_SEARCH_SAMPLES], self.source)
+        trial = Trial(feeds[:_SEARCH_SAMPLES], self.source)
 
         def emit(refined: Refined) -> tuple[Model, Mapping[str, QTensor]]:
             model = self.source.model.clone()
@@ -227,6 +227,7 @@ class Work:
             write_map(model, held)
             recipe = self._recipe(form, PinnedPlacement.of(kept, variants))
             model.metadata_props[PROPERTY] = recipe.to_json()
+            self.source.rescaling.write(model)
             save_model(model, path)
         with self.stages.stage("check"):
             check_file(path)
@@ -278,6 +279,10 @@ class Work:
             symmetric=symmetric,
         )
 
+    def error(self, trial: Trial) -> float:
+        """Return the error of the model with all in integers that can be, before any file."""
+        return trial.error(self._emitted_bytes(self._plan(self._sites({}), {}), {}))
+
     def observed(self) -> Calibration:
         """Return the statistics that the plan rests on."""
         assert self.calibration is not None, "planning comes first"
@@ -297,7 +302,7 @@ class Work:
         if not self.config.searches_output:
             return plan
         feeds = self._feeds("--qcode-objective output", _SEARCH_SAMPLES)
-        trial = _Trial(feeds, self.source)
+        trial = Trial(feeds, self.source)
         fixed = self._search(trial, plan, keep_float, solvers)
         decisions = decide(asked, self.observed().stats, choice, others=others, fixed=fixed)
         searched = msgspec.structs.replace(plan, tensors=decisions)
@@ -354,7 +359,7 @@ class Work:
         return to_bytes(model)
 
     def _search(
-        self, trial: _Trial, plan: Plan, keep_float: Mapping[str, str], keep: Collection[str]
+        self, trial: Trial, plan: Plan, keep_float: Mapping[str, str], keep: Collection[str]
     ) -> dict[str, Range]:
         """Search power-of-two scales by the error of the network's output; some stay."""
         model = self.source.model.clone()

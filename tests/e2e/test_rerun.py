@@ -103,6 +103,13 @@ def test_variants_are_in_the_recipe(runs, digits):
     assert plain.output.read_bytes() != once.output.read_bytes()
 
 
+def test_factors_of_channels_are_found_again(runs):
+    config = ptq.QuantizeConfig(equalize=True, weights="per-tensor")
+    once = runs.once(config, samples=20)
+    assert "ptq.rescaled" in {p.key for p in onnx.load(once.output).metadata_props}
+    assert runs.is_repeated(once.output)
+
+
 def test_of_two_files_each_holds_what_makes_it_alone(runs, tmp_path):
     runs.once(ptq.QuantizeConfig(format="both"))
     for name, form in (("once.onnx", "qdq"), ("once.integer.onnx", "integer")):

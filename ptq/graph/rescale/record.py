@@ -1,0 +1,62 @@
+"""What was rescaled, in the metadata of the quantized model: who compares needs it."""
+
+from __future__ import annotations
+
+import msgspec
+import onnx_ir as ir
+
+from ptq.errors import ModelError
+from ptq.graph.rescale.apply import apply_factors
+
+#: The metadata property that holds it.
+PROPERTY = "ptq.rescaled"
+
+
+class Rescaling(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """By what the channels of tensors were divided.
+
+    Attributes:
+        equalized: by the first tensor of each group, a signed byte k for each channel in base64: it
+            was divided by ``2^(k / 8)``.
+    """
+
+    equalized: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything was rescaled."""
+        return bool(self.equalized)
+
+    def apply(self, model: ir.Model) -> ir.Model:
+        """Return a rescaled copy of a prepared model; the function is the same.
+
+        Raises:
+            ModelError: this is of another model.
+        """
+        rescaled = model.clone()
+        apply_factors(rescaled, self.equalized)
+        return rescaled
+
+    def write(self, model: ir.Model) -> None:
+        """Add this to the metadata of a quantized model, unless nothing was rescaled."""
+        if self:
+            model.metadata_props[PROPERTY] = msgspec.json.encode(self, order="sorted").decode()
+
+
+#: What is said of a model that is as it was prepared.
+NOTHING = Rescaling()
+
+
+def read_rescaling(model: ir.Model) -> Rescaling:
+    """Return what the metadata of a quantized model says was rescaled.
+
+    Raises:
+        ModelError: the property cannot be read.
+    """
+    try:
+        return msgspec.json.decode(model.metadata_props.get(PROPERTY, "{}"), type=Rescaling)
+    except msgspec.DecodeError as error:
+        raise ModelError(
+            f"the metadata property '{PROPERTY}' cannot be read: {error}; quantize the model again"
+        ) from error
