@@ -147,6 +147,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         symmetric: whether activations have their zero point in the middle of the grid.
         equalize: whether scales of channels are moved between neighbouring layers, where the error
             of the network's output is less with it.
+        smooth: likewise, whether channels of what dense layers read are divided by their sizes.
         qcode_objective: what ``--calib qcode`` makes small: the error of each tensor (``mse``),
             its divergence (``kl``), or the error of the network's output (``output``).
         op_types: the only operator types that may become integer; empty for all the target runs.
@@ -176,6 +177,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     weights_symmetric: bool = True
     symmetric: bool = False
     equalize: bool = False
+    smooth: bool = False
     qcode_objective: QCodeObjective = "mse"
     op_types: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -195,10 +197,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             raise ConfigError(_wrong_width("--bits", self.bits, self.scheme))
         for override in self.overrides:
             override.require_fits(self.scheme)
-        if self.equalize and self.scheme != "static":
-            raise ConfigError(
-                f"--equalize is of --scheme static, not {self.scheme}; leave one of them out"
-            )
+        for option, given in (("--equalize", self.equalize), ("--smooth", self.smooth)):
+            if given and self.scheme != "static":
+                raise ConfigError(
+                    f"{option} is of --scheme static, not {self.scheme}; leave one of them out"
+                )
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
         if self.refines and self.scheme not in _CALIBRATED:

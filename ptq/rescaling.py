@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -91,15 +90,3 @@ def _least(group: Group, tops: Mapping[str, ChannelExtremes]) -> Float64:
         np.maximum(least, _MARGIN * tops[tensor].hi / bound, out=least)
     capped: Float64 = np.minimum(least, 1.0)
     return capped
-
-
-def rescaled(source: Source, rescaling: Rescaling, line: str) -> Source:
-    """Return the model with its channels rescaled.
-
-    Args:
-        source: the prepared model, as it is.
-        rescaling: by what.
-        line: what the report says of it.
-    """
-    model = rescaling.apply(source.model) if rescaling else source.model
-    return replace(source, model=model, prepared=(*source.prepared, line), rescaling=rescaling)

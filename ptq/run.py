@@ -148,13 +148,17 @@ class Run:
             coverage=version.coverage,
             proof=proof,
             stages=self.stages,
-            notices=self.inputs.notices(),
+            notices=(*self.inputs.notices(), *self._changes()),
             scheme=self.scheme,
             placement=placement,
             faults=faults,
             refinements=() if _is_float(placement) else version.refinements,
         )
         return findings.report(*drafts, formats=self.config.formats)
+
+    def _changes(self) -> tuple[str, ...]:
+        """Return what was done to the float model on request, beyond preparing it."""
+        return self.source.prepared[len(self.unchanged.prepared) :]
 
     def detailed(self, report: Report, main: Draft) -> Report:
         """Return the report with errors, times and values, layer by layer.

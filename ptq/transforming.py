@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import log10
 
+import msgspec
+
 from ptq.config import QuantizeConfig
+from ptq.data import Feed
 from ptq.data.held_feeds import HeldFeeds
 from ptq.errors import ConfigError
-from ptq.graph.rescale.record import NOTHING, Rescaling
+from ptq.graph.rescale.record import Rescaling
+from ptq.graph.rescale.smooth import inserted
 from ptq.progress import Stages
-from ptq.rescaling import at_strength, equalizing_factors, rescaled
+from ptq.rescaling import at_strength, equalizing_factors
+from ptq.smoothing import smoothing_factors
 from ptq.source import Source
 from ptq.work import Inputs, Trial, Work
 
-#: Samples on which each strength is tried: its ranges are observed and its error measured on them.
+#: Samples on which each candidate is tried: ranges are observed and errors measured on them.
 _TRIED_SAMPLES = 16
 
 #: What factors are raised to. Equalizing makes weights even, but activations at times less so.
@@ -26,8 +33,8 @@ def transformed(
 ) -> Source:
     """Return the float model with what the settings ask for, or as it was where that is better.
 
-    Each strength of equalization is tried on a few samples of the calibration data, all in
-    integers, and that of the least error of the output taken.
+    Each candidate is tried on a few samples of the calibration data, with all in integers that can
+    be, and that of the least error of the output taken.
 
     Args:
         source: the prepared model.
@@ -37,35 +44,89 @@ def transformed(
         threads: how many feeds to observe at once.
 
     Raises:
-        ConfigError: there is no calibration data.
+        ConfigError: there is no calibration data, or statistics are given in its place.
     """
-    if not config.equalize:
+    if not config.equalize and not config.smooth:
         return source
-    if inputs.calibration is None or inputs.statistics is not None:
+    data, option = inputs.calibration, "--equalize" if config.equalize else "--smooth"
+    if data is None or inputs.statistics is not None:
         raise ConfigError(
-            "--equalize changes the tensors of which statistics are taken; give --calib-data, and "
+            f"{option} changes the tensors of which statistics are taken; give --calib-data, and "
             "no --stats"
         )
-    factors = equalizing_factors(source, inputs.calibration, stages, threads=threads)
-    rescalings = [at_strength(factors, strength) for strength in _STRENGTHS]
-    tried = [source] + [rescaled(source, r, _line(r)) for r in rescalings if r]
-    if len(tried) == 1:
-        return rescaled(source, NOTHING, "equalized: nothing, for no layers are linked so")
-    feeds = list(islice(iter(inputs.calibration), _TRIED_SAMPLES))
-    trial = Trial(feeds, source)
-    few = Inputs(HeldFeeds(feeds, source.inputs))
-    with stages.stage("equalize"):
-        errors = [Work(s, few, config, Stages(), threads).error(trial) for s in tried]
-    best = min(range(len(tried)), key=errors.__getitem__)
-    figures = ", ".join(_decibels(error) for error in errors)
-    if best == 0:
-        line = f"equalized: nothing, for the output's error was not less with it ({figures})"
-        return rescaled(source, NOTHING, line)
-    return tried[best]
+    trials = _Trials(source, list(islice(iter(data), _TRIED_SAMPLES)), config, stages, threads)
+    found = source
+    if config.equalize:
+        factors = equalizing_factors(source, data, stages, threads=threads)
+        given = [at_strength(factors, strength) for strength in _STRENGTHS]
+        why = "no layers are linked by what a scale passes through"
+        found = trials.best("equalized", found, [r.equalized for r in given], why)
+    if config.smooth:
+        smoothed = smoothing_factors(found, data, config, stages, threads=threads)
+        why = "no dense layer's error was less with it"
+        found = trials.best("smoothed", found, [smoothed], why)
+    return found
 
 
-def _line(rescaling: Rescaling) -> str:
-    return f"equalized: {len(rescaling.equalized)} groups of tensors"
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """Measures candidates on a few feeds.
+
+    Attributes:
+        source: the prepared model, before anything was rescaled.
+        feeds: what to observe and to measure on.
+        config: the settings.
+        stages: told of what takes time.
+        threads: how many feeds to observe at once.
+    """
+
+    source: Source
+    feeds: Sequence[Feed]
+    config: QuantizeConfig
+    stages: Stages
+    threads: int
+
+    def best(
+        self, what: str, now: Source, candidates: Sequence[dict[str, str]], why: str
+    ) -> Source:
+        """Return the model as it is, or with the factors of the least error.
+
+        Args:
+            what: the field of `Rescaling`, and how the report begins.
+            now: the model without them.
+            candidates: factors; of empty ones there is nothing to try.
+            why: there are none.
+        """
+        tried = [now, *(self._with(what, now, factors) for factors in candidates if factors)]
+        if len(tried) == 1:
+            return _noted(now, f"{what}: nothing, for {why}")
+        trial = Trial(list(self.feeds), self.source)
+        inputs = Inputs(HeldFeeds(self.feeds, self.source.inputs))
+        with self.stages.stage(what):
+            errors = [
+                Work(source, inputs, self.config, Stages(), self.threads).error(trial)
+                for source in tried
+            ]
+        chosen = min(range(len(tried)), key=errors.__getitem__)
+        if chosen == 0:
+            figures = ", ".join(map(_decibels, errors))
+            return _noted(
+                now, f"{what}: nothing, for the output's error was not less with it ({figures})"
+            )
+        return tried[chosen]
+
+    def _with(self, what: str, now: Source, factors: dict[str, str]) -> Source:
+        rescaling: Rescaling = msgspec.structs.replace(now.rescaling, **{what: factors})
+        found = replace(now, model=rescaling.apply(self.source.model), rescaling=rescaling)
+        if what == "equalized":
+            return _noted(found, f"equalized: {len(factors)} groups of tensors")
+        by_mul = sum(1 for _ in inserted(now.model, factors))
+        more = f", {by_mul} of them by a Mul in front of it" if by_mul else ""
+        return _noted(found, f"smoothed: what dense layers read, {len(factors)} tensors{more}")
+
+
+def _noted(source: Source, line: str) -> Source:
+    return replace(source, prepared=(*source.prepared, line))
 
 
 def _decibels(error: float) -> str:

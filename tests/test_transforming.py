@@ -14,7 +14,7 @@ from ptq.graph.rescale.record import PROPERTY, Rescaling, read_rescaling
 from ptq.graph.save import to_bytes
 from ptq.options import RunOptions
 from ptq.progress import Stages
-from ptq.rescaling import at_strength, equalizing_factors, rescaled
+from ptq.rescaling import at_strength, equalizing_factors
 from ptq.source import open_source
 from ptq.transforming import transformed
 from ptq.work import Inputs
@@ -44,12 +44,11 @@ def outputs(source, images):
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_on_the_data_that_was_seen_the_function_stays(source, inputs, strength):
     factors = equalizing_factors(source, inputs.calibration, Stages(), threads=1)
-    found = rescaled(source, at_strength(factors, strength), "equalized")
+    changed = replace(source, model=at_strength(factors, strength).apply(source.model))
     seen = np.concatenate([feed["input"] for feed in inputs.calibration])
-    before, after = outputs(source, seen), outputs(found, seen)
+    before, after = outputs(source, seen), outputs(changed, seen)
     np.testing.assert_allclose(after, before, atol=TOLERANCE * np.abs(before).max())
-    assert to_bytes(found.model) != to_bytes(source.model)
-    assert found.prepared == (*source.prepared, "equalized")
+    assert to_bytes(changed.model) != to_bytes(source.model)
 
 
 def test_a_channel_that_reaches_its_bound_is_left_alone(tmp_path):
@@ -110,7 +109,9 @@ def test_a_model_without_linked_layers_is_left_as_it_is(tmp_path):
     given = Inputs(open_dataset(tmp_path / "d.npz", source.inputs))
     found = transformed(source, given, EQUALIZED, Stages(), threads=1)
     assert found.model is source.model
-    assert found.prepared[-1] == "equalized: nothing, for no layers are linked so"
+    assert found.prepared[-1] == (
+        "equalized: nothing, for no layers are linked by what a scale passes through"
+    )
 
 
 def test_data_is_needed_and_statistics_of_the_plain_model_are_refused(source, inputs, tmp_path):
@@ -120,9 +121,10 @@ def test_data_is_needed_and_statistics_of_the_plain_model_are_refused(source, in
 
 
 @pytest.mark.parametrize("scheme", ["dynamic", "weight-only", "auto"])
-def test_other_schemes_do_not_equalize(scheme):
-    with pytest.raises(ConfigError, match="--equalize is of --scheme static"):
-        ptq.QuantizeConfig(scheme=scheme, equalize=True)
+@pytest.mark.parametrize("option", ["equalize", "smooth"])
+def test_other_schemes_do_neither(scheme, option):
+    with pytest.raises(ConfigError, match=f"--{option} is of --scheme static"):
+        ptq.QuantizeConfig(scheme=scheme, **{option: True})
 
 
 @pytest.mark.parametrize("form", ["qdq", "integer"])

@@ -165,6 +165,12 @@ _MADE_FROM = {
     help="Move scales of channels between neighbouring layers, so that one scale suits all; kept "
     "where the output's error is less with it on the calibration data.",
 )
+@click.option(
+    "--smooth",
+    is_flag=True,
+    help="Take outliers out of what dense layers read and into their weights (SmoothQuant), for "
+    "transformers; kept where the output's error is less with it on the calibration data.",
+)
 @shared.PLACEMENT
 @click.option(
     "--eval-data", metavar="DATA", help="Other inputs, to measure accuracy on: as --calib-data."
@@ -215,7 +221,8 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         **{n: given[n] for n in ("bits", "calib", "qcode_objective", "weight_range", "weights")},
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
-        **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct", "equalize")},
+        **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct")},
+        **{n: given[n] for n in ("equalize", "smooth")},
         block=int(given["block"]),
         weights_symmetric=given["symmetric_weights"],
         overrides=found.extras.get("override", ()),

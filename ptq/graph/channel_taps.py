@@ -48,6 +48,17 @@ class ChannelModel:
     outputs: tuple[tuple[str, str], ...]
 
 
+def with_outputs(model: ir.Model, tensors: Sequence[str]) -> bytes:
+    """Return the bytes of a copy of the model that puts out these tensors of its main graph."""
+    opened = model.clone()
+    values = values_by_name(opened.graph)
+    opened.graph.outputs[:] = [values[tensor] for tensor in tensors]
+    for value in opened.graph.outputs:
+        if value.type is None:
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    return to_bytes(opened)
+
+
 def tap_channels(model: ir.Model, taps: Sequence[ChannelTap]) -> ChannelModel:
     """Return a copy of the model that puts out minimum and maximum of each channel.
 

@@ -6,12 +6,12 @@ import base64
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from ptq.errors import ModelError
 from ptq.graph.passes.edit import Initializers, constant
 from ptq.graph.rescale.groups import Group, find_groups
+from ptq.graph.rescale.linear import Float64
 
 #: Factors are ``2^(k / 8)``: 4 % off at most, which no range notices, and a byte each to keep.
 _STEPS = 8
@@ -23,7 +23,7 @@ _MOST = 120
 Factors = dict[str, str]
 
 
-def encode(scale: npt.NDArray[np.float64]) -> str:
+def encode(scale: Float64) -> str:
     """Return the nearest factors that can be kept, as text.
 
     Args:
@@ -33,7 +33,7 @@ def encode(scale: npt.NDArray[np.float64]) -> str:
     return base64.b64encode(steps.tobytes()).decode()
 
 
-def decode(text: str) -> npt.NDArray[np.float64]:
+def decode(text: str) -> Float64:
     """Return the factors of a text.
 
     Raises:
@@ -59,7 +59,7 @@ def apply_factors(model: ir.Model, factors: Mapping[str, str]) -> None:
     constants = Initializers(model)
     for name, text in factors.items():
         group = groups.get(name)
-        scale = _decoded(text)
+        scale = decoded(text)
         if group is None or scale is None or scale.size != group.channels:
             raise ModelError(
                 f"the factors of tensor '{name}' do not fit this model; they are of another one, "
@@ -68,14 +68,15 @@ def apply_factors(model: ir.Model, factors: Mapping[str, str]) -> None:
         _apply(group, scale, constants)
 
 
-def _decoded(text: str) -> npt.NDArray[np.float64] | None:
+def decoded(text: str) -> Float64 | None:
+    """Return the factors of a text, or ``None`` if it is none."""
     try:
         return decode(text)
     except ValueError:
         return None
 
 
-def _apply(group: Group, scale: npt.NDArray[np.float64], constants: Initializers) -> None:
+def _apply(group: Group, scale: Float64, constants: Initializers) -> None:
     for maker in group.makers:
         maker.scale(constants, 1 / scale, None)
     for reader in group.readers:

@@ -60,6 +60,12 @@ class Linear:
         largest: Float64 = np.abs(self._grouped(weight)).max(axis=3)
         return largest
 
+    def matrix(self) -> Array:
+        """Return the weight of a dense layer as ``(inputs, outputs)``."""
+        weight = constant(self.node.inputs[1])
+        assert weight is not None
+        return self._grouped(weight)[0, :, :, 0].T.astype(weight.dtype)
+
     def scale(self, constants: Initializers, made: Float64 | None, read: Float64 | None) -> None:
         """Multiply the weight, and by the first factors the bias, in place.
 

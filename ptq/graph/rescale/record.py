@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ptq.errors import ModelError
 from ptq.graph.rescale.apply import apply_factors
+from ptq.graph.rescale.smooth import apply_smoothing
 
 #: The metadata property that holds it.
 PROPERTY = "ptq.rescaled"
@@ -20,13 +21,15 @@ class Rescaling(
     Attributes:
         equalized: by the first tensor of each group, a signed byte k for each channel in base64: it
             was divided by ``2^(k / 8)``.
+        smoothed: likewise, by the tensor that dense layers read.
     """
 
     equalized: dict[str, str] = {}
+    smoothed: dict[str, str] = {}
 
     def __bool__(self) -> bool:
         """Whether anything was rescaled."""
-        return bool(self.equalized)
+        return bool(self.equalized or self.smoothed)
 
     def apply(self, model: ir.Model) -> ir.Model:
         """Return a rescaled copy of a prepared model; the function is the same.
@@ -36,6 +39,7 @@ class Rescaling(
         """
         rescaled = model.clone()
         apply_factors(rescaled, self.equalized)
+        apply_smoothing(rescaled, self.smoothed)
         return rescaled
 
     def write(self, model: ir.Model) -> None:
