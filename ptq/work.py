@@ -25,6 +25,7 @@ from ptq.graph.publish import check_file
 from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
 from ptq.graph.sites import Sites, plan_nodes, requests
+from ptq.graph.switches import SwitchedModel, with_switches
 from ptq.graph.tensor_map import tensors_held, write_map
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
@@ -242,6 +243,17 @@ class Work:
         if any(rule.saturates for rule in self.target.ops.values()):
             return {}
         return possible_variants(self.source.model)
+
+    def switched(self, version: Version) -> SwitchedModel:
+        """Return the float model in which every site of a version can be quantized, or not."""
+        model, emitted = self.source.model.clone(), self.source.model.clone()
+        self._emit(emitted, version.keep_float, version.plan, absorb=False)
+        sites = self._find(model, version.keep_float)
+        return with_switches(model, sites, version.plan, emitted, self.source.folder)
+
+    def integer_without(self, keep_float: Mapping[str, str]) -> frozenset[str]:
+        """Return the sites that there are where these nodes stay in float."""
+        return frozenset(s.name for s in self._find(self.source.model, keep_float).sites)
 
     def _sites(self, keep_float: Mapping[str, str]) -> Sites:
         sites = self._find(self.source.model, keep_float)
