@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ptq.report.bench import Bench
     from ptq.report.check import Check
     from ptq.report.comparison import Comparison
+    from ptq.report.sensitivity import Sensitivity
+    from ptq.sensing import SensitivityOptions, sensitivity
 
 __all__ = [
     "Batch",
@@ -48,6 +50,8 @@ __all__ = [
     "Report",
     "Result",
     "RunOptions",
+    "Sensitivity",
+    "SensitivityOptions",
     "Task",
     "__version__",
     "batch",
@@ -59,6 +63,7 @@ __all__ = [
     "quantize",
     "read_recipe",
     "read_tasks",
+    "sensitivity",
 ]
 
 _HOMES = {
@@ -81,6 +86,8 @@ _HOMES = {
     "Report": "ptq.report",
     "Result": "ptq.pipeline",
     "RunOptions": "ptq.options",
+    "Sensitivity": "ptq.report.sensitivity",
+    "SensitivityOptions": "ptq.sensing",
     "Task": "ptq.batching",
     "batch": "ptq.batching",
     "bench": "ptq.benching",
@@ -91,6 +98,7 @@ _HOMES = {
     "quantize": "ptq.pipeline",
     "read_recipe": "ptq.embedded",
     "read_tasks": "ptq.cli.tasks",
+    "sensitivity": "ptq.sensing",
 }
 
 

@@ -36,7 +36,7 @@ from ptq.runtime.host import host_target
 from ptq.source import Source, find_configured_sites, open_source, require_sites
 from ptq.targets import load_target
 from ptq.transforming import transformed
-from ptq.work import Inputs
+from ptq.work import Inputs, Work
 
 #: What calibration data may be: a path or another source, or a data set that is already open.
 Data = str | os.PathLike[str] | Dataset
@@ -182,6 +182,30 @@ def calibrate(
     found = reduce(operator.add, parts)
     found.save(Path(output))
     return found
+
+
+def begin(
+    model: str | os.PathLike[str],
+    calibration: Data | None,
+    config: QuantizeConfig | None = None,
+    *,
+    options: RunOptions | None = None,
+    stages: Stages | None = None,
+) -> Work:
+    """Return a static quantization with its data open, of which nothing is written yet.
+
+    Raises:
+        PtqError: as `quantize`, before any data is read.
+    """
+    config, options = _settled(config), options or RunOptions()
+    given = [options.evaluation, options.statistics]
+    require_text([model, calibration, *given])
+    stages = stages or Stages(options.on_progress)
+    with stages.stage("prepare"):
+        source = open_source(Path(model))
+    _sites(source, config)
+    inputs = _inputs(source, calibration, config, options)
+    return Work(source, inputs, config, stages, options.threads)
 
 
 def inspect(model: str | os.PathLike[str], config: QuantizeConfig | None = None) -> Inspection:

@@ -32,7 +32,9 @@ from ptq.report.batch import Batch, BatchRow
 from ptq.report.check import Check, Fault, Figure, Held
 from ptq.report.comparison import Comparison, LayerError
 from ptq.report.dry_run import DryRun, PresetForecast
+from ptq.report.sensitivity import KeptFloat, PartDamage, Ranking, Sensitivity
 from ptq.runtime.layer import Layer
+from ptq.search.trials import Damage
 
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
@@ -54,6 +56,11 @@ DESCRIBED = [
     Layer,
     Comparison,
     LayerError,
+    Sensitivity,
+    PartDamage,
+    Ranking,
+    KeptFloat,
+    Damage,
     Check,
     DryRun,
     PresetForecast,

@@ -18,6 +18,7 @@ _COMMANDS = {
     "quantize": "Quantize a float model to int8, and prove the result.",
     "check": "Hold accuracy, size and speed of a quantized model, for CI: exit 3 if missed.",
     "compare": "Show layer by layer how far a quantized model is from the float one.",
+    "sensitivity": "Measure which layers do not bear quantization, and choose what stays float.",
     "batch": "Quantize and check every model that a recipe names.",
     "calibrate": "Observe a model on data and keep the statistics.",
     "bench": "Compare the latency, size and memory of models.",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from click.core import ParameterSource
@@ -64,7 +64,15 @@ class Found:
 
 
 class RecipeCommand(click.Command):
-    """A command whose options may come from a recipe, which flags and variables win over."""
+    """A command whose options may come from a recipe, which flags and variables win over.
+
+    Attributes:
+        table: the command whose table of the recipe holds; the command's own if empty.
+        own: options, by their long names, that are not in that table, or mean something else there.
+    """
+
+    table: ClassVar[str] = ""
+    own: ClassVar[frozenset[str]] = frozenset()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the recipe first: click takes from ``default_map`` what it does not find before."""
@@ -91,11 +99,12 @@ class RecipeCommand(click.Command):
     def _settings(self, recipe: Recipe, given: Mapping[str, Any]) -> Found:
         """Return what a recipe holds for this command and the model that is its first argument."""
         require_known(recipe)
-        command = str(self.name)
+        command = self.table or str(self.name)
         first = next(str(p.name) for p in self.params if isinstance(p, click.Argument))
         model = Path(given[first]) if isinstance(given.get(first), str) else None
         origins = {key: where for where, table in recipe.layers(command, model) for key in table}
-        settings, parameters = recipe.settings(command, model), by_key(self)
+        parameters = {key: p for key, p in by_key(self).items() if key not in self.own}
+        settings = recipe.settings(command, model)
         options = {key: parameters[key] for key in settings if key in parameters}
         return Found(
             recipe=recipe,
@@ -107,7 +116,8 @@ class RecipeCommand(click.Command):
     def _with_defaults(self, found: Found, preset: str) -> Found:
         """Return what a recipe says, and of a preset what it does not say."""
         parameters = by_key(self)
-        named = {str(parameters[k].name): v for k, v in PRESETS[preset].settings.items()}
+        settings = {k: v for k, v in PRESETS[preset].settings.items() if k in parameters}
+        named = {str(parameters[k].name): v for k, v in settings.items()}
         return replace(
             found,
             values={**named, **found.values},

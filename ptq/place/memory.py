@@ -62,7 +62,7 @@ class Memory:
             host: the CPU and the runtime that times hold for.
             what: everything else that the choice depends on, as plain values.
         """
-        folder = _folder()
+        folder = cache_folder()
         if folder is None:
             return cls(None)
         keyed = msgspec.json.encode([_SCHEMA, host, *what], order="sorted")
@@ -106,7 +106,8 @@ def recall(memory: Memory, measure: Callable[[], Choice]) -> tuple[Choice, Place
     )
 
 
-def _folder() -> Path | None:
+def cache_folder() -> Path | None:
+    """Return where results are remembered; ``None`` if nothing is to be kept."""
     given = os.environ.get(VARIABLE)
     if given is not None:
         return Path(given) if given else None
