@@ -75,7 +75,7 @@ class KeptFloat(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         nodes: the layers.
         followed: how many others have to stay in float with them.
-        predicted: noise of the output by the sum of single damages.
+        predicted: noise of the output by the sum of single damages; 0 where that is more than all.
         measured: the damage with all of them in float.
         reached: whether that is as good as was asked for.
     """
@@ -214,10 +214,12 @@ def _summary(found: Sensitivity) -> list[str]:
 
 def _kept(found: Sensitivity, kept: KeptFloat) -> list[str]:
     more = f" and {kept.followed} that follow them" if kept.followed else ""
-    predicted = Damage(noise=kept.predicted)
+    # single damages may add up to more than there is
+    left = Damage(noise=kept.predicted).sqnr_db
+    predicted = decibels(left) if kept.predicted > 0 else "nothing left"
     lines = [
         f"with {len(kept.nodes)} layers in float{more}: {decibels(kept.measured.sqnr_db)} measured,"
-        f" {decibels(predicted.sqnr_db)} by adding up; {decibels(found.quantized.sqnr_db)} without"
+        f" {predicted} by adding up; {decibels(found.quantized.sqnr_db)} without"
     ]
     if not kept.reached:
         lines.append("that is less than was asked for: the other layers alone do more")
