@@ -80,7 +80,7 @@ class Sensing:
     def keep(
         self, found: Sensitivity, *, count: int | None, min_sqnr_db: float | None
     ) -> KeptFloat | None:
-        """Choose layers to leave in float, as many as asked for, or as few as reach a figure."""
+        """Choose layers to leave in float, up to a number, or as few as reach a figure."""
         spared = [max(layer.spared * self.total.noise, 0.0) for layer in found.layers]
         alone = [layer.alone.noise / (found.added_up or 1.0) for layer in found.layers]
         figures = [dict(zip(self.sites, f, strict=True)) for f in (spared, alone)]

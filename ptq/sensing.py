@@ -45,7 +45,7 @@ class SensitivityOptions:
             Nothing is written to its places but the JSON.
         trial_samples: on how many samples each trial is measured, evenly spaced over the data.
         tensors: whether to measure each activation and each weight too, not only whole layers.
-        keep_float: how many layers to choose to leave in float.
+        keep_float: up to how many layers to choose to leave in float.
         min_sqnr: the least SQNR in dB to reach with as few layers in float as possible.
         state: the file that keeps results, so that an interrupted run goes on; by default one in
             the cache folder of `ptq`.

@@ -57,7 +57,7 @@ def _as_quantize(function: Callable[..., Any]) -> Callable[..., Any]:
     "--keep-float",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Choose so many layers to leave in float, measure that, and print the recipe for it.",
+    help="Choose up to so many layers to leave in float, measure that, and print the recipe.",
 )
 @click.option(
     "--min-sqnr",

@@ -56,7 +56,10 @@ class Found:
 
 
 def best_of_count(known: Known, count: int, measure: Measure) -> Found:
-    """Return so many layers, of those that were tried the ones that leave least noise."""
+    """Return up to so many layers, of those that were tried the ones that leave least noise.
+
+    Fewer of them where more leave more noise: rounding in two places can cancel out.
+    """
     count = min(count, len(known.beside))
     tried = []
     for damages in known.figures:
@@ -64,11 +67,10 @@ def best_of_count(known: Known, count: int, measure: Measure) -> Found:
         nodes = _floats(damages, least_damage(layers, count).widths)
         nodes += [name for name in _order(damages) if name not in nodes]
         tried += _measured(known, damages, [tuple(nodes[:count])], measure)
-    started = _one_by_one(known, min(count, _STEPS), None, measure)
-    rest = [name for name in tried[-1].nodes if name not in started.nodes]
-    nodes_of_both = (*started.nodes, *rest)[:count]
-    tried += _measured(known, known.figures[0], [nodes_of_both], measure)
-    return min(tried, key=lambda found: found.measured.noise)
+    path = _one_by_one(known, min(count, _STEPS), None, measure)
+    rest = [name for name in tried[-1].nodes if name not in path[-1].nodes]
+    tried += _measured(known, known.figures[0], [(*path[-1].nodes, *rest)[:count]], measure)
+    return min([*tried, *path], key=lambda found: (found.measured.noise, len(found.nodes)))
 
 
 def fewest_for(known: Known, limit: float, measure: Measure) -> Found:
@@ -82,7 +84,7 @@ def fewest_for(known: Known, limit: float, measure: Measure) -> Found:
     tried = [_shortest(known, damages, limit, measure) for damages in known.figures]
     enough = [len(found.nodes) for found in tried if found.measured.noise <= limit]
     if enough and min(enough) > 1:
-        tried.append(_one_by_one(known, min(min(enough) - 1, _STEPS), limit, measure))
+        tried += _one_by_one(known, min(min(enough) - 1, _STEPS), limit, measure)
     return min(tried, key=lambda f: _by_size(f, limit))
 
 
@@ -114,25 +116,26 @@ def _shortest(known: Known, damages: Mapping[str, float], limit: float, measure:
     return found
 
 
-def _one_by_one(known: Known, count: int, limit: float | None, measure: Measure) -> Found:
-    """Add layer after layer, each the one with which least noise is measured.
+def _one_by_one(known: Known, count: int, limit: float | None, measure: Measure) -> list[Found]:
+    """Add layer after layer, each the one with which least noise is measured; return each step.
 
     Those that do most by each figure are tried, and those beside what is in float already.
     """
-    best = Found((), known.total, Damage(noise=known.total))
+    path: list[Found] = []
+    nodes: tuple[str, ...] = ()
     orders = [_order(damages) for damages in known.figures]
-    while len(best.nodes) < count:
-        if limit is not None and best.measured.noise <= limit:
-            break
+    while len(nodes) < count:
         names: dict[str, None] = {}
         for order in orders:
-            names |= dict.fromkeys([n for n in order if n not in best.nodes][:_TRIED_FIRST])
-        near = (n for chosen in best.nodes for n in known.beside[chosen])
-        names |= dict.fromkeys(n for n in near if n not in best.nodes)
-        sets = [(*best.nodes, name) for name in names]
-        found = _measured(known, known.figures[0], sets, measure)
-        best = min(found, key=lambda f: f.measured.noise)
-    return best
+            names |= dict.fromkeys([n for n in order if n not in nodes][:_TRIED_FIRST])
+        near = (n for chosen in nodes for n in known.beside[chosen])
+        names |= dict.fromkeys(n for n in near if n not in nodes)
+        found = _measured(known, known.figures[0], [(*nodes, n) for n in names], measure)
+        path.append(min(found, key=lambda f: f.measured.noise))
+        nodes = path[-1].nodes
+        if limit is not None and path[-1].measured.noise <= limit:
+            break
+    return path
 
 
 def _measured(

@@ -79,6 +79,13 @@ def test_more_layers_than_there_are_are_all_of_them():
     assert sorted(best_of_count(known, 9, measure).nodes) == ["n0", "n1"]
 
 
+def test_fewer_layers_are_chosen_where_more_are_worse():
+    known, _ = additive([0.5, 0.25, 0.125])
+    noise = {0: 1.0, 1: 0.25, 2: 0.5, 3: 0.75}
+    found = best_of_count(known, 3, lambda sets: [Damage(noise=noise[len(s)]) for s in sets])
+    assert len(found.nodes) == 1
+
+
 def test_what_cannot_be_reached_is_as_good_as_it_gets():
     known, _ = additive([0.5, 0.25])
     found = fewest_for(known, 0.1, lambda sets: [Damage(noise=1 - len(s) / 4) for s in sets])
