@@ -28,6 +28,8 @@ METHODS = {
     "percentile:coverage=99.9": {"calib": "percentile:coverage=99.9"},
     "kl": {"calib": "kl"},
     "mse": {"calib": "mse"},
+    "aciq": {"calib": "aciq"},
+    "auto": {"calib": "auto"},
     "ema": {"calib": "ema"},
     "scale": {"calib": "scale"},
     "qcode": {"calib": "qcode"},
@@ -117,13 +119,16 @@ class Job:
         config = ptq.QuantizeConfig(place=("all",), allow_larger=True, **changes)
         stats = self.place / f"stats{samples}.npz"
         out = self.place / "out.onnx"
-        # without data there is no proof, which would measure speed as well
-        options = ptq.RunOptions(output=out, force=True, statistics=stats)
+        # without data there is no proof, which would measure speed as well; auto runs the network
+        data = str(self.data) if config.calib == "auto" else None
+        options = ptq.RunOptions(
+            output=out, force=True, statistics=stats, samples=samples if data else None, seconds=0.2
+        )
         try:
             if not stats.exists():
                 observe = ptq.RunOptions(samples=samples, threads=self.threads)
                 ptq.calibrate(self.model, str(self.data), stats, options=observe)
-            ptq.quantize(self.model, None, config, options=options)
+            ptq.quantize(self.model, data, config, options=options)
             return {"sqnr_db": self._against_float(out)}
         except ptq.PtqError as error:
             return {"error": str(error)}

@@ -111,8 +111,8 @@ class Override(
         from ptq import calib, weights
 
         try:
-            if self.calib is not None:
-                calib.parse_method(self.calib)
+            if self.calib is not None and calib.parse_method(self.calib).runs_network:
+                raise ConfigError(f"calib '{self.calib}' chooses for a whole model; name a method")
             if self.weight_range is not None:
                 weights.parse_method(self.weight_range)
         except ConfigError as error:

@@ -21,6 +21,7 @@ from ptq.progress import Stages
 from ptq.proof import Evidence, Proof
 from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
 from ptq.report.placement import Placement
+from ptq.report.ranges import RangeSearch
 from ptq.report.refinement import Refinement
 from ptq.report.report import Format, Output, Scheme
 from ptq.runtime.coverage import Coverage
@@ -47,6 +48,7 @@ class Findings:
         placement: how it was chosen what becomes integer, if it was.
         faults: the layers that make the result slow, with their times.
         refinements: what looking at outputs changed, step by step.
+        range_search: how the ranges were chosen, if the output error chose them.
         latencies: one for each number of threads, the one of ``proof`` first; empty for that alone.
     """
 
@@ -65,6 +67,7 @@ class Findings:
     latencies: tuple[Latency, ...] = ()
     faults: tuple[str, ...] = ()
     refinements: tuple[Refinement, ...] = ()
+    range_search: RangeSearch | None = None
 
     def report(self, draft: Draft, *more: Draft, formats: Sequence[Format] = ("qdq",)) -> Report:
         """Return the report on models that are about to be published.
@@ -104,6 +107,7 @@ class Findings:
             outputs=outputs,
             scheme=self.scheme,
             placement=self.placement,
+            range_search=self.range_search,
             latencies=self.latencies or ((latency,) if latency is not None else ()),
             refinements=self.refinements,
         )

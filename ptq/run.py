@@ -148,7 +148,12 @@ class Run:
             coverage=version.coverage,
             proof=proof,
             stages=self.stages,
-            notices=(*self.inputs.notices(), *self._changes()),
+            notices=(
+                *self.inputs.notices(),
+                *self._changes(),
+                *(self.static.notices() if self.static else ()),
+            ),
+            range_search=self.static.range_search if self.static is not None else None,
             scheme=self.scheme,
             placement=placement,
             faults=faults,

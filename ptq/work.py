@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from ptq import __version__
-from ptq.calib import Range, Solver
+from ptq.calib import Range, Solver, parse_method
+from ptq.calib.auto import AutoSolver
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import FileFormat, QuantizeConfig
 from ptq.data import Dataset, Feed, ImageOptions
@@ -19,7 +20,7 @@ from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import CalibrationError, ConfigError
 from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_integer import fuse_integer
-from ptq.graph.emit_qdq import Emitted, emit_qdq
+from ptq.graph.emit_qdq import Emitted, KnownWeights, emit_qdq
 from ptq.graph.held import values_by_name
 from ptq.graph.publish import check_file
 from ptq.graph.save import save_model, to_bytes
@@ -30,18 +31,27 @@ from ptq.graph.tensor_map import tensors_held, write_map
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
 from ptq.numerics.affine import QTensor
+from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
 from ptq.overrides import Overrides
 from ptq.place.costs import Region
-from ptq.plan import Plan
+from ptq.plan import Decision, Plan
 from ptq.plan.make import RangeChoice, decide
+from ptq.plan.request import Request
 from ptq.progress import Stages
 from ptq.proof import Evidence
+from ptq.ranging import CANDIDATES, Candidates, Part, Split, searched
 from ptq.refining import Refined, Refiner
+from ptq.report.ranges import RangeSearch, range_line
 from ptq.runtime.coverage import measure_coverage
-from ptq.runtime.session import open_session, run
+from ptq.runtime.host import host_target
+from ptq.runtime.observe import in_order
+from ptq.runtime.session import Optimization, open_session, run
+from ptq.search.output_error import output_errors, output_signals
 from ptq.search.qcode import relative_error, search_exponents
+from ptq.search.ranges import search_ranges
 from ptq.source import Source, find_configured_sites, require_sites
+from ptq.stats.base import TensorStats
 from ptq.targets import load_target
 from ptq.version import Version
 
@@ -119,6 +129,17 @@ class Trial:
         found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
         return relative_error(self.wanted, found)
 
+    def errors(self, model: bytes, limit: float, *, simulated: bool, threads: int) -> F64 | None:
+        """Return the squared error of a model's outputs by feed, or ``None`` beyond the limit."""
+        level: Optimization = "disabled" if simulated else "all"
+        session = open_session(model, folder=self.folder, optimization=level)
+
+        def outputs(feed: Feed) -> list[np.ndarray]:
+            return run(session, feed, where="a calibration sample")
+
+        found = in_order(outputs, self.feeds, threads)
+        return output_errors(self.wanted, found, output_signals(self.wanted), limit=limit)
+
 
 class Work:
     """Writes static versions of one model: statistics are kept while sites go back to float."""
@@ -145,6 +166,9 @@ class Work:
         if inputs.statistics is not None:
             self.calibration = Calibration.load(inputs.statistics)
             self.calibration.require_fresh(source, inputs.statistics, inputs.calibration)
+        self.range_search: RangeSearch | None = None
+        if self.solver.runs_network and inputs.calibration is None:
+            raise ConfigError(f"--calib {config.calib} runs the network; give --calib-data")
 
     def write(
         self,
@@ -271,6 +295,7 @@ class Work:
         *,
         absorb: bool = True,
         refined: Refined | None = None,
+        known: KnownWeights | None = None,
     ) -> Emitted:
         if refined is None:
             refined = self.refined.get(frozenset(keep_float), Refined())
@@ -279,7 +304,7 @@ class Work:
         guard = self.target.runtime == "onnxruntime"
         return emit_qdq(
             model, sites, plan, self._quantize_weight,
-            absorb=absorb, guard=guard, rounded=refined.weights,
+            absorb=absorb, guard=guard, rounded=refined.weights, known=known,
         )  # fmt: skip
 
     def _quantize_weight(self, node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
@@ -305,7 +330,8 @@ class Work:
     def _plan(self, sites: Sites, keep_float: Mapping[str, str]) -> Plan:
         asked = requests(sites)
         self._observe([r.observed for r in asked if r.observed])
-        choice, solvers = self._choice(self.solver), self.overrides.solvers(sites)
+        common, chosen = self._chosen_ranges()
+        choice, solvers = self._choice(common), {**chosen, **self.overrides.solvers(sites)}
         others = {tensor: self._choice(solver) for tensor, solver in solvers.items()}
         nodes = plan_nodes(self.source.model, sites, symmetric=self.config.weights_symmetric)
         with self.stages.stage("solve"):
@@ -322,6 +348,74 @@ class Work:
         # measured as it ships, and the better one kept
         errors = [trial.error(self._emitted_bytes(p, keep_float)) for p in (plan, searched)]
         return searched if errors[1] < errors[0] else plan
+
+    def _chosen_ranges(self) -> tuple[Solver, dict[str, Solver]]:
+        """Return the method of all tensors, and those of single ones where a search chose them.
+
+        It searches once, with everything in integers that may be: so the result does not depend on
+        the placements that were tried.
+        """
+        if not isinstance(self.solver, AutoSolver):
+            return self.solver, {}
+        if self.range_search is None:
+            self.range_search = self._search_ranges(self.solver)
+        found = self.range_search
+        return parse_method(found.chosen), {t: parse_method(m) for t, m in found.tensors.items()}
+
+    def _search_ranges(self, solver: AutoSolver) -> RangeSearch:
+        data = self.inputs.calibration
+        assert data is not None, "the constructor asks for it"
+        split, sites = Split.of(len(data)), self._sites({})
+        trial = Trial(list(Part(data, split.chosen_on)), self.source)
+        asked, stats = requests(sites), self.observed().stats
+        if split.solved_from:
+            stats = self._observed_of(Part(data, split.solved_from), asked)
+        nodes = plan_nodes(self.source.model, sites, symmetric=self.config.weights_symmetric)
+        simulated, weights = self.config.target != host_target(), KnownWeights()
+
+        def errors_of(decisions: dict[str, Decision], limit: float) -> F64 | None:
+            plan = Plan(target=self.target.name, tensors=decisions, nodes=nodes)
+            model = self.source.model.clone()
+            self._emit(model, {}, plan, known=weights)
+            return trial.errors(to_bytes(model), limit, simulated=simulated, threads=self.threads)
+
+        candidates = Candidates(
+            asked,
+            stats,
+            self._choice,
+            {t: self._choice(s) for t, s in self.overrides.solvers(sites).items()},
+            errors_of,
+        )
+        with self.stages.stage("search", len(CANDIDATES) + solver.trials) as step:
+            found = search_ranges(
+                CANDIDATES,
+                candidates.ranges,
+                candidates.measure,
+                trials=solver.trials,
+                on_trial=step,
+            )
+        return searched(found, len(trial.feeds), apart=bool(split.solved_from))
+
+    def _observed_of(self, part: Dataset, asked: Sequence[Request]) -> dict[str, TensorStats]:
+        """Return statistics of some of the samples, for a search that measures on others."""
+        wanted = [r.observed for r in asked if r.observed]
+        with self.stages.stage("observe", part.expected) as step:
+            return observe_tensors(self.source, wanted, part, self._observer(), on_feed=step).stats
+
+    def _observer(self) -> ObserverSettings:
+        return ObserverSettings(self.config.sample_size, self.config.ema_decay, self.threads)
+
+    def notices(self) -> tuple[str, ...]:
+        """Return how ranges were chosen, where a search chose them."""
+        found = self.range_search
+        if found is None:
+            return ()
+        if found.held_out:
+            return (range_line(found),)
+        return range_line(found), (
+            "--calib auto chose on the samples that it solved the candidates from; give "
+            "--calib-data with at least 8 samples to choose on others"
+        )
 
     def _choice(self, solver: Solver) -> RangeChoice:
         """Return how a range method's ranges become scales."""
@@ -353,9 +447,8 @@ class Work:
         if self.calibration is not None:
             computed = (r.tensor for r in asked if r.constant is None)
             wanted = list(dict.fromkeys((*computed, *tensors)))
-        settings = ObserverSettings(self.config.sample_size, self.config.ema_decay, self.threads)
         with self.stages.stage("observe", data.expected) as step:
-            found = observe_tensors(self.source, wanted, data, settings, on_feed=step)
+            found = observe_tensors(self.source, wanted, data, self._observer(), on_feed=step)
         self.calibration = Calibration(found.header, {**found.stats, **known})
         self._observe(tensors)
 

@@ -51,11 +51,14 @@ class Solver(
         paper: where the method comes from.
         power_of_two: whether every range is that of a signed grid of ``2^bits`` codes and a scale
             ``2^-n``; then `ptq.numerics.affine.exponent_of_range` gives ``n``.
+        runs_network: whether it stands for a search over the network's output, of which `solve`
+            is only the start; such a method is for a whole model.
     """
 
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     power_of_two: ClassVar[bool] = False
+    runs_network: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -13,6 +13,7 @@ from ptq.graph.qdq_writer import Parameters, QdqWriter
 from ptq.graph.site import Site, gate_of, name_of
 from ptq.graph.site_weights import (
     QuantizeWeight,
+    SiteWeight,
     bias_fits,
     quantize_site_weight,
     rounded_alike,
@@ -26,6 +27,9 @@ NONE: Mapping[str, QTensor] = MappingProxyType({})
 
 #: What determines the codes of a weight: its name, axis, symmetry.
 _Key = tuple[str, int | None, bool]
+
+#: Weights by site and key. Without a larger scale for a bias, no plan of activations changes them.
+KnownWeights = dict[tuple[str, str, int | None, bool], SiteWeight]
 
 
 class ParameterEmitter:
@@ -47,6 +51,7 @@ class ParameterEmitter:
         quantize_weight: QuantizeWeight,
         *,
         absorb: bool,
+        known: KnownWeights,
         rounded: Mapping[str, QTensor] = NONE,
     ) -> None:
         self.writer = writer
@@ -56,6 +61,7 @@ class ParameterEmitter:
         self.absorb = absorb
         self.rounded = rounded
         self.found: dict[str, QTensor] = {}
+        self.known = known
         self.weights: dict[_Key, tuple[QTensor, ir.Value]] = {}
         self.tables: dict[_Key, tuple[ir.Value, Parameters, int | None]] = {}
         self.biases = 0
@@ -133,9 +139,12 @@ class ParameterEmitter:
             return shared
         array = constant(weight)
         assert array is not None
-        found = quantize_site_weight(
-            site, array, bias, input_scale, self.quantize_weight, symmetric=symmetric
-        )
+        found = self.known.get((site.name, *key))
+        if found is None or found.widened or not bias_fits(bias, input_scale, found.tensor):
+            found = quantize_site_weight(
+                site, array, bias, input_scale, self.quantize_weight, symmetric=symmetric
+            )
+            self.known[site.name, *key] = found
         if found.widened:
             self.widened.append(site.name)
         tensor = rounded_alike(found.tensor, self.rounded.get(name_of(weight)))

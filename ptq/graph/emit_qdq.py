@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from ptq.graph.emit_activations import ActivationEmitter
 from ptq.graph.emit_gates import gates_of, open_gates
-from ptq.graph.emit_parameters import NONE, ParameterEmitter
+from ptq.graph.emit_parameters import NONE, KnownWeights, ParameterEmitter
 from ptq.graph.guard import claimed, merging_readers, requantized
 from ptq.graph.qdq_writer import QdqWriter
 from ptq.graph.site import Sites
@@ -27,7 +27,7 @@ from ptq.graph.writer import label
 from ptq.numerics.affine import QTensor
 from ptq.plan import Plan
 
-__all__ = ["Emitted", "QuantizeWeight", "emit_qdq"]
+__all__ = ["Emitted", "KnownWeights", "QuantizeWeight", "emit_qdq"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ def emit_qdq(  # noqa: PLR0913 - a graph, what to write into it, and how
     absorb: bool = True,
     guard: bool = True,
     rounded: Mapping[str, QTensor] = NONE,
+    known: KnownWeights | None = None,
 ) -> Emitted:
     """Insert the plan's QuantizeLinear and DequantizeLinear; the model is changed in place.
 
@@ -75,12 +76,16 @@ def emit_qdq(  # noqa: PLR0913 - a graph, what to write into it, and how
         guard: whether to keep apart what onnxruntime's optimizers would rewrite.
         rounded: codes to write for some weights in place of those that ``quantize_weight`` gives,
             wherever it gives the same scales, by name.
+        known: weights that were quantized for other plans; those that are quantized here are added.
 
     Raises:
         CalibrationError: a weight is not finite.
     """
     writer = QdqWriter(model)
-    parameters = ParameterEmitter(writer, plan, quantize_weight, absorb=absorb, rounded=rounded)
+    weights = {} if known is None else known
+    parameters = ParameterEmitter(
+        writer, plan, quantize_weight, absorb=absorb, known=weights, rounded=rounded
+    )
     activations = ActivationEmitter(writer, sites, plan, absorb=absorb)
     gates = gates_of(sites, plan)
     for site in sites.sites:

@@ -17,6 +17,7 @@ from ptq.report.comparison import LayerError
 from ptq.report.histograms import Histograms
 from ptq.report.placement import Placement
 from ptq.report.profile import Profile
+from ptq.report.ranges import RangeSearch
 from ptq.report.refinement import Refinement
 from ptq.runtime.layer import Layer
 
@@ -154,6 +155,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         outputs: every quantized model that was written.
         scheme: where scales come from.
         placement: how it was chosen what becomes integer; ``None`` if nothing was chosen.
+        range_search: how the output error chose the ranges; ``None`` if it did not.
         latencies: one for each number of threads.
         errors: how far each layer is from the float model; empty unless a page was asked for.
         profile: what each layer costs in the float and in the quantized model; ``None`` likewise,
@@ -189,6 +191,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...] = ()
     scheme: Scheme = "static"
     placement: Placement | None = None
+    range_search: RangeSearch | None = None
     latencies: tuple[Latency, ...] = ()
     errors: tuple[LayerError, ...] = ()
     profile: Profile | None = None

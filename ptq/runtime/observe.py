@@ -76,7 +76,7 @@ def observe(
     session = open_session(tapped.model, folder=folder) if tapped.probes else None
     reader = _Reader(tapped, session)
     count = 0
-    for readings in _in_order(reader.read, _hashed(feeds, digest), threads):
+    for readings in in_order(reader.read, _hashed(feeds, digest), threads):
         summary.add(readings, count)
         count += 1
         on_feed()
@@ -230,7 +230,7 @@ def _hashed(feeds: Iterable[Feed], digest: hashlib._Hash) -> Iterator[Feed]:
         yield feed
 
 
-def _in_order(work: Callable[[Feed], R], feeds: Iterable[Feed], threads: int) -> Iterator[R]:
+def in_order(work: Callable[[Feed], R], feeds: Iterable[Feed], threads: int) -> Iterator[R]:
     """Map over the feeds on that many threads, holding few of them, results in order.
 
     Even one thread is one apart from the caller's: feeds are read and results are summed up while

@@ -10,7 +10,7 @@ from ptq.weights import weight_quantizers
 
 
 def test_the_methods_are_the_files():
-    wanted = {"aciq", "minmax", "ema", "scale", "percentile", "kl", "mse", "qcode"}
+    wanted = {"aciq", "auto", "minmax", "ema", "scale", "percentile", "kl", "mse", "qcode"}
     assert set(solvers()) == wanted
     assert list(solvers()) == sorted(wanted)
     assert set(weight_quantizers()) == {"minmax", "percentile", "mse", "qcode"}
@@ -32,7 +32,7 @@ def test_options_given_in_python_must_have_their_type():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("entropy", "unknown calibration method 'entropy'; choose one of: aciq, ema, kl, minmax"),
+        ("entropy", "unknown calibration method 'entropy'; choose one of: aciq, auto, ema"),
         ("percentil", "did you mean 'percentile'"),
         ("", "unknown calibration method ''"),
         ("kl:bin=4", "option of the calibration method 'kl'.*'bin'.*did you mean 'bins'"),

@@ -52,7 +52,8 @@ def test_a_range_method_keeps_accuracy(quantized, method, sqnr_db):
 
 
 def test_every_registered_range_method_is_tried():
-    assert {method.partition(":")[0] for method in RANGES} == set(solvers())
+    # of `auto`, which chooses one of them, test_auto_ranges.py says more
+    assert {method.partition(":")[0] for method in RANGES} | {"auto"} == set(solvers())
 
 
 @pytest.mark.parametrize("objective", ["mse", "kl", "output"])

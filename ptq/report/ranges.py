@@ -1,0 +1,62 @@
+"""How `--calib auto` chose the range methods."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RangeCandidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A range method for all tensors.
+
+    Attributes:
+        method: as `--calib` takes it.
+        sqnr_db: of the outputs, mean over the samples of the search, none of which counts for more
+            than 60 dB; ``None`` where outputs cannot be compared.
+    """
+
+    method: str
+    sqnr_db: float | None
+
+
+class RangeSearch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a search by the output error chose, and from what.
+
+    Attributes:
+        chosen: the method of all tensors but some.
+        candidates: the methods that were tried for all.
+        tensors: the method of each tensor that has another.
+        sqnr_db: of the outputs with these, as of a candidate.
+        trials: how many changes of single tensors were tried.
+        samples: how many samples the search measured on.
+        held_out: whether they were kept out of the statistics.
+    """
+
+    chosen: str
+    candidates: tuple[RangeCandidate, ...]
+    tensors: dict[str, str]
+    sqnr_db: float
+    trials: int
+    samples: int
+    held_out: bool
+
+
+def range_line(search: RangeSearch) -> str:
+    """Return what was chosen, as one line."""
+    kind = "held-out" if search.held_out else "calibration"
+    got = {c.method: _decibels(c.sqnr_db) for c in search.candidates}
+    others = "; ".join(f"{name} {db}" for name, db in got.items() if name != search.chosen)
+    line = (
+        f"--calib auto chose {search.chosen}: {got[search.chosen]} on {search.samples} {kind} "
+        f"samples ({others})"
+    )
+    if search.tensors:
+        count = f"{len(search.tensors)} tensor{'s' if len(search.tensors) > 1 else ''}"
+        line += (
+            f"; with other ranges for {count}, {_decibels(search.sqnr_db)} after "
+            f"{search.trials} trials"
+        )
+    return line
+
+
+def _decibels(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} dB"

@@ -1,0 +1,222 @@
+"""Choose a range method by the output error, then other methods for single tensors.
+
+No method is best on every network: of each tensor, clipping trades the error of few large values
+for that of many small ones, and which of them the output feels is not in the tensor's statistics.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ptq.calib import Range
+from ptq.errors import CalibrationError
+from ptq.numerics.arrays import F64
+
+#: What must speak for a change of some tensors: the mean gain of the samples in standard errors,
+#: and in dB. Forty chances at two standard errors let one through by luck.
+_STANDARD_ERRORS = 2.0
+_LEAST_GAIN_DB = 0.05
+
+#: A sample counts for no more than this, or those that are all but exact would decide.
+_MOST_DB = 60.0
+
+#: Fewer samples do not tell a gain from noise; then only the method is chosen.
+LEAST_SAMPLES = 4
+
+#: So many changes in a row without a gain end the search.
+_PATIENCE = 12
+
+#: A change that multiplies the sum of the errors by this is measured no further.
+_HOPELESS = 4.0
+
+#: Ranges whose ends differ by less than this share of their width are one.
+_ALIKE = 0.03
+
+#: Squared output error of a method with others for some tensors, relative to the signal of each
+#: sample, or ``None`` if their sum exceeds the limit.
+Measure = Callable[[str, Mapping[str, str], float], F64 | None]
+
+
+@dataclass(frozen=True, slots=True)
+class RangeResult:
+    """What the search found.
+
+    Attributes:
+        method: the best method for all tensors.
+        tensors: methods of those tensors that have another.
+        sqnr_db: mean SQNR of the samples, by method; ``None`` where it cannot be measured.
+        best_db: that of the result; never smaller.
+        trials: how many changes of single tensors were measured.
+    """
+
+    method: str
+    tensors: dict[str, str]
+    sqnr_db: dict[str, float | None]
+    best_db: float
+    trials: int
+
+
+def search_ranges(
+    methods: Sequence[str],
+    ranges: Callable[[str], Mapping[str, Range]],
+    measure: Measure,
+    *,
+    trials: int,
+    on_trial: Callable[[], None] = lambda: None,
+) -> RangeResult:
+    """Return the method of least output error, and the methods of tensors where another is better.
+
+    What counts is the mean over the samples of their SQNR in dB: of squared errors, one or two
+    samples often make up most of the sum, and would choose alone.
+
+    Costs one measurement for each method, and at most ``trials`` more.
+
+    Args:
+        methods: the candidates; of equals the first is taken.
+        ranges: what a method makes of each tensor that can be given another's range.
+        measure: the output error, by sample.
+        trials: how many changes of single tensors to try at most.
+        on_trial: called after each measurement.
+
+    Raises:
+        CalibrationError: the error of no method can be measured.
+    """
+    found: dict[str, F64] = {}
+    for method in methods:
+        errors = measure(method, {}, math.inf)
+        if errors is not None:
+            found[method] = errors
+        on_trial()
+    if not found:
+        raise CalibrationError(
+            "the outputs of no range method can be compared with the float model's: they are not "
+            "finite or vary in shape; name a method, as --calib mse"
+        )
+    # sorting keeps the order of equals
+    ranked = sorted(found, key=lambda m: -mean_db(found[m]))
+    best = ranked[0]
+    climb = _Climb(best, found[best], measure)
+    if found[best].size >= LEAST_SAMPLES and trials:
+        climb.run(_groups(best, {m: ranges(m) for m in ranked}), trials, on_trial)
+    return RangeResult(
+        method=best,
+        tensors=climb.tensors,
+        sqnr_db={m: mean_db(found[m]) if m in found else None for m in methods},
+        best_db=mean_db(climb.errors),
+        trials=climb.tried,
+    )
+
+
+def mean_db(errors: F64) -> float:
+    """Return the mean SQNR of samples, of which none counts for more than 60 dB.
+
+    Args:
+        errors: squared error relative to the signal, by sample.
+    """
+    return float(_decibels(errors).mean())
+
+
+def _decibels(errors: F64) -> F64:
+    return -10 * np.log10(np.maximum(errors, 10 ** (-_MOST_DB / 10)))
+
+
+@dataclass(slots=True)
+class _Climb:
+    """A greedy search: what gains stays."""
+
+    method: str
+    errors: F64
+    measure: Measure
+    tensors: dict[str, str] = field(default_factory=dict)
+    tried: int = 0
+
+    def run(self, groups: Sequence[_Group], trials: int, on_trial: Callable[[], None]) -> None:
+        """Try whole groups first, then halves of those that gained most or lost least."""
+        # the number keeps the order of equals, and of what comes first
+        waiting = [(-math.inf, i, group) for i, group in enumerate(groups)]
+        made, vain = len(waiting), 0
+        while waiting and self.tried < trials and vain < _PATIENCE:
+            _, _, group = heapq.heappop(waiting)
+            gain, kept = self._try(group)
+            self.tried += 1
+            on_trial()
+            vain = 0 if kept else vain + 1
+            for half in () if kept else group.halves():
+                made += 1
+                heapq.heappush(waiting, (-gain, made, half))
+
+    def _try(self, group: _Group) -> tuple[float, bool]:
+        """Return the gain of a group in dB, and whether it stays."""
+        tensors = {**self.tensors, **dict.fromkeys(group.tensors, group.method)}
+        errors = self.measure(self.method, tensors, _HOPELESS * float(self.errors.sum()))
+        if errors is None:
+            return -math.inf, False
+        gains = _decibels(errors) - _decibels(self.errors)
+        gain = float(gains.mean())
+        noise = float(gains.std(ddof=1)) / math.sqrt(gains.size)
+        kept = gain > max(_LEAST_GAIN_DB, _STANDARD_ERRORS * noise)
+        if kept:
+            self.errors, self.tensors = errors, tensors
+        return gain, kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Tensors that get another method together: of one, a gain is seldom more than noise.
+
+    Attributes:
+        method: the other method.
+        tensors: those that it changes most first.
+    """
+
+    method: str
+    tensors: tuple[str, ...]
+
+    def halves(self) -> tuple[_Group, ...]:
+        """Return the half that is changed more, and the other."""
+        middle = len(self.tensors) // 2
+        if not middle:
+            return ()
+        parts = self.tensors[:middle], self.tensors[middle:]
+        return tuple(_Group(self.method, part) for part in parts)
+
+
+def _groups(best: str, ranges: Mapping[str, Mapping[str, Range]]) -> list[_Group]:
+    """Return, for every other method, the tensors that it gives a narrower and a wider range.
+
+    Args:
+        best: the method of all tensors.
+        ranges: by method, the better ones first, and by tensor.
+    """
+    groups: list[_Group] = []
+    for method, of in ranges.items():
+        changed = {
+            tensor: _widening(chosen, of[tensor])
+            for tensor, chosen in ranges[best].items()
+            # what is a copy by one method can need a range of its own by another
+            if tensor in of and _distance(chosen, of[tensor]) > _ALIKE
+        }
+        for narrower in (True, False):
+            side = [t for t, widening in changed.items() if (widening < 0) == narrower]
+            # sorting keeps the order of equals
+            side.sort(key=lambda t: -abs(changed[t]))
+            if side:
+                groups.append(_Group(method, tuple(side)))
+    return groups
+
+
+def _distance(one: Range, other: Range) -> float:
+    """By how much the ends differ, as a share of the wider range."""
+    width = max(one.hi - one.lo, other.hi - other.lo)
+    return max(abs(one.lo - other.lo), abs(one.hi - other.hi)) / width if width else 0.0
+
+
+def _widening(one: Range, other: Range) -> float:
+    """By how many bits the step of the other range is larger."""
+    tiny = float(np.finfo(np.float32).tiny)
+    return math.log2(max(other.hi - other.lo, tiny) / max(one.hi - one.lo, tiny))
