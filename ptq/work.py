@@ -257,6 +257,7 @@ class Work:
         with self.stages.stage("check"):
             check_file(path)
             coverage = measure_coverage(path, [s.name for s in sites.sites])
+        emitted = replace(emitted, tensors={})  # they are in the file; several versions may be kept
         return Version(kept, plan, emitted, coverage, _regions(sites), variants)
 
     def variants(self) -> Mapping[str, Variant]:
