@@ -205,6 +205,7 @@ def begin(
         source = open_source(Path(model))
     _sites(source, config)
     inputs = _inputs(source, calibration, config, options)
+    source = transformed(source, inputs, config, stages, threads=options.threads)
     return Work(source, inputs, config, stages, options.threads)
 
 

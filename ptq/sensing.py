@@ -154,6 +154,11 @@ def _notices(work: Work, data: Dataset) -> Iterator[str]:
 
 def _all_placed(config: QuantizeConfig) -> QuantizeConfig:
     """Return settings that quantize all that can be: what costs say is no matter of accuracy."""
+    if config.rounding != "nearest" or config.bias_correct:
+        raise ConfigError(
+            "sensitivity is measured of weights that are rounded to the nearest code; leave out "
+            "rounding and bias_correct"
+        )
     if config.scheme != "static":
         raise ConfigError(
             f"sensitivity is measured of static quantization, not of --scheme {config.scheme}"

@@ -210,3 +210,9 @@ def test_of_a_node_with_the_name_of_anothers_tensor_what_the_recipe_does_is_meas
     kept = sensitivity(model, tmp_path / "c.npz", config, given).kept
     assert kept.followed == (1 if kept.nodes == ("t",) else 0)
     assert (kept.measured.sqnr_db == math.inf) == (kept.nodes == ("t",))
+
+
+@pytest.mark.parametrize("settings", [{"rounding": "gptq"}, {"bias_correct": True}])
+def test_weights_are_those_rounded_to_the_nearest_code(digits, settings):
+    with pytest.raises(ConfigError, match="nearest code"):
+        ptq.sensitivity(digits.model, str(digits.calibration), ptq.QuantizeConfig(**settings))

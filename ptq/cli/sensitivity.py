@@ -17,7 +17,7 @@ _NOT_HERE = frozenset(
     [
         *("output", "format", "scheme", "bits", "block", "prefer"),
         *("seconds", "min-speedup", "on-slower", "labels", "json", "report", "allow-larger"),
-        *("force", "dry-run"),
+        *("force", "dry-run", "rounding", "bias-correct"),
     ]
 )
 
