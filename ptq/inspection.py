@@ -22,6 +22,7 @@ from ptq.graph.load import model_files
 from ptq.graph.quantized import code_count, read_quantized
 from ptq.graph.save import save_model
 from ptq.graph.sites import plan_nodes
+from ptq.inputs import Inputs
 from ptq.overrides import IN_FLOAT, Overrides
 from ptq.plan import NodePlan
 from ptq.presets import PRESETS
@@ -36,7 +37,7 @@ from ptq.schemes import SchemeWriter
 from ptq.source import Source, find_configured_sites, open_source
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
-from ptq.work import Inputs, Work
+from ptq.work import Work
 
 #: Why a node is in float that was kept there after measuring, or asking the runtime.
 _PLACED = "kept in float when it was placed"

@@ -23,6 +23,7 @@ from ptq.graph.load import model_files
 from ptq.graph.protos import parse_tensor
 from ptq.graph.publish import Draft
 from ptq.graph.sites import Sites, requests
+from ptq.inputs import Inputs
 from ptq.inspection import inspect_source
 from ptq.options import RunOptions
 from ptq.places import require_free, require_text
@@ -36,7 +37,7 @@ from ptq.runtime.host import host_target
 from ptq.source import Source, find_configured_sites, open_source, require_sites
 from ptq.targets import load_target
 from ptq.transforming import transformed
-from ptq.work import Inputs, Work
+from ptq.work import Work
 
 #: What calibration data may be: a path or another source, or a data set that is already open.
 Data = str | os.PathLike[str] | Dataset

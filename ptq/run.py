@@ -24,6 +24,7 @@ from ptq.graph.load import model_files
 from ptq.graph.publish import Draft
 from ptq.graph.save import save_model
 from ptq.graph.weight_ranges import weight_ranges
+from ptq.inputs import Inputs
 from ptq.options import RunOptions
 from ptq.place.memory import Memory
 from ptq.placing import FLOAT, FLOATS, PREPARED, Placer
@@ -41,7 +42,7 @@ from ptq.source import Source
 from ptq.speed import SpeedGuard, layers_at_fault
 from ptq.targets import load_target
 from ptq.version import Version, Writer
-from ptq.work import Inputs, Work
+from ptq.work import Work
 
 #: What keeps every node in float where no placement is faster.
 _SLOWER = "no placement with it is faster than float here"

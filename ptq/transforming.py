@@ -15,11 +15,13 @@ from ptq.data.held_feeds import HeldFeeds
 from ptq.errors import ConfigError
 from ptq.graph.rescale.record import Rescaling
 from ptq.graph.rescale.smooth import inserted
+from ptq.inputs import Inputs
 from ptq.progress import Stages
 from ptq.rescaling import at_strength, equalizing_factors
 from ptq.smoothing import smoothing_factors
 from ptq.source import Source
-from ptq.work import Inputs, Trial, Work
+from ptq.trial import Trial
+from ptq.work import Work
 
 #: Samples on which each candidate is tried: ranges are observed and errors measured on them.
 _TRIED_SAMPLES = 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ptq.calib import Range, Solver, parse_method
 from ptq.calib.auto import AutoSolver
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import FileFormat, QuantizeConfig
-from ptq.data import Dataset, Feed, ImageOptions
+from ptq.data import Dataset, Feed
 from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import CalibrationError, ConfigError
 from ptq.graph.biases import add_to_biases
@@ -30,29 +30,27 @@ from ptq.graph.switches import SwitchedModel, with_switches
 from ptq.graph.tensor_map import tensors_held, write_map
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
+from ptq.inputs import Inputs
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
 from ptq.overrides import Overrides
-from ptq.place.costs import Region
+from ptq.place.costs import regions_of
 from ptq.plan import Decision, Plan
 from ptq.plan.make import RangeChoice, decide
 from ptq.plan.request import Request
 from ptq.progress import Stages
-from ptq.proof import Evidence
 from ptq.ranging import CANDIDATES, Candidates, Part, Split, searched
 from ptq.refining import Refined, Refiner
 from ptq.report.ranges import RangeSearch, range_line
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.host import host_target
-from ptq.runtime.observe import in_order
-from ptq.runtime.session import Optimization, open_session, run
-from ptq.search.output_error import output_errors, output_signals
-from ptq.search.qcode import relative_error, search_exponents
+from ptq.search.qcode import search_exponents
 from ptq.search.ranges import search_ranges
 from ptq.source import Source, find_configured_sites, require_sites
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
+from ptq.trial import Trial
 from ptq.version import Version
 
 #: How often sites that onnxruntime does not fuse are handed back to float before giving up.
@@ -63,82 +61,6 @@ _SEARCH_SAMPLES = 16
 
 #: Samples on which the outputs of layers are looked at.
 _REFINED_SAMPLES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a quantization works from, beside the model.
-
-    Attributes:
-        calibration: the calibration data.
-        statistics: a statistics file to use in its place.
-        evaluation: held-out data to measure accuracy on.
-        labels: the right class of every evaluation row.
-        images: how the calibration images were prepared, if the user said so.
-    """
-
-    calibration: Dataset | None = None
-    statistics: Path | None = None
-    evaluation: Dataset | None = None
-    labels: np.ndarray | None = None
-    images: ImageOptions | None = None
-
-    def evidence(self) -> Evidence | None:
-        """Return what accuracy can be measured on: held-out data if there is any."""
-        if self.evaluation is not None:
-            return Evidence(self.evaluation, self.labels, held_out=True)
-        if self.labels is not None:
-            raise ConfigError("labels need evaluation data; give --eval-data as well")
-        if self.calibration is not None:
-            return Evidence(self.calibration, None, held_out=False)
-        return None
-
-    def notices(self) -> tuple[str, ...]:
-        """Return what the readers had to say, once each."""
-        said = [n for data in (self.calibration, self.evaluation) if data for n in data.notices]
-        return tuple(dict.fromkeys(said))
-
-
-def _regions(sites: Sites) -> tuple[Region, ...]:
-    """Return the sites as what can be placed, with the tensors between them."""
-    return tuple(
-        Region(
-            name=site.name,
-            members=frozenset(n.name or "" for n in (site.node, site.absorbed) if n is not None),
-            reads=tuple(v.name or "" for v in site.activations if not v.is_initializer()),
-            writes=tuple(v.name or "" for v in site.outputs),
-            dequantizes=not site.rule.output,
-            leads=site.rule.role == "linear",
-        )
-        for site in sites.sites
-    )
-
-
-class Trial:
-    """A few feeds, and what the float model makes of them."""
-
-    def __init__(self, feeds: list[Feed], source: Source) -> None:
-        reference = open_session(to_bytes(source.model), folder=source.folder)
-        self.feeds = feeds
-        self.wanted = [run(reference, feed, where="a calibration sample") for feed in feeds]
-        self.folder = source.folder
-
-    def error(self, model: bytes) -> float:
-        """Return the squared error of a model's outputs, relative to the signal."""
-        session = open_session(model, folder=self.folder)
-        found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
-        return relative_error(self.wanted, found)
-
-    def errors(self, model: bytes, limit: float, *, simulated: bool, threads: int) -> F64 | None:
-        """Return the squared error of a model's outputs by feed, or ``None`` beyond the limit."""
-        level: Optimization = "disabled" if simulated else "all"
-        session = open_session(model, folder=self.folder, optimization=level)
-
-        def outputs(feed: Feed) -> list[np.ndarray]:
-            return run(session, feed, where="a calibration sample")
-
-        found = in_order(outputs, self.feeds, threads)
-        return output_errors(self.wanted, found, output_signals(self.wanted), limit=limit)
 
 
 class Work:
@@ -258,7 +180,7 @@ class Work:
             check_file(path)
             coverage = measure_coverage(path, [s.name for s in sites.sites])
         emitted = replace(emitted, tensors={})  # they are in the file; several versions may be kept
-        return Version(kept, plan, emitted, coverage, _regions(sites), variants)
+        return Version(kept, plan, emitted, coverage, regions_of(sites), variants)
 
     def variants(self) -> Mapping[str, Variant]:
         """Return which nodes could be written in another form that may be faster.

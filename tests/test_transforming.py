@@ -12,12 +12,12 @@ from ptq.data import open_dataset
 from ptq.errors import ConfigError, ModelError
 from ptq.graph.rescale.record import PROPERTY, Rescaling, read_rescaling
 from ptq.graph.save import to_bytes
+from ptq.inputs import Inputs
 from ptq.options import RunOptions
 from ptq.progress import Stages
 from ptq.rescaling import at_strength, equalizing_factors
 from ptq.source import open_source
 from ptq.transforming import transformed
-from ptq.work import Inputs
 
 EQUALIZED = ptq.QuantizeConfig(equalize=True, weights="per-tensor", target="ort-cpu-x86-avx2")
 

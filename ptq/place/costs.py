@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from ptq.graph.site import Sites
 from ptq.place.cut import Block, Boundary, cheapest_cut, cost_of
 from ptq.runtime.conversions import Conversions, cost_ms
 from ptq.runtime.profile import KernelTime
@@ -41,6 +42,21 @@ class Region:
     dequantizes: bool = True
     leads: bool = True
     makes: frozenset[str] = frozenset()
+
+
+def regions_of(sites: Sites) -> tuple[Region, ...]:
+    """Return the sites as what can be placed, with the tensors between them."""
+    return tuple(
+        Region(
+            name=site.name,
+            members=frozenset(n.name or "" for n in (site.node, site.absorbed) if n is not None),
+            reads=tuple(v.name or "" for v in site.activations if not v.is_initializer()),
+            writes=tuple(v.name or "" for v in site.outputs),
+            dequantizes=not site.rule.output,
+            leads=site.rule.role == "linear",
+        )
+        for site in sites.sites
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from ptq.calibration import observe_tensors
 from ptq.data import ImageOptions, open_dataset
 from ptq.errors import ConfigError, ModelError
 from ptq.graph.protos import parse_tensor
+from ptq.inputs import Inputs
 from ptq.options import RunOptions
 from ptq.placing import Placer
 from ptq.progress import Stages
 from ptq.source import open_source
-from ptq.work import Inputs, Work
+from ptq.work import Work
 
 OVERRIDES = (
     Override(match="block1.*", float=True),

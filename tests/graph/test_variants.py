@@ -12,10 +12,11 @@ from ptq.config import QuantizeConfig
 from ptq.data import open_dataset
 from ptq.graph.open_stem import open_stems, stems
 from ptq.graph.shift_weights import shift_weights, wide_convolutions
+from ptq.inputs import Inputs
 from ptq.progress import Stages
 from ptq.runtime.session import open_session
 from ptq.source import open_source
-from ptq.work import Inputs, Work
+from ptq.work import Work
 
 CONV = """
 g (uint8[N,{channels},{side},{side}] x) => (uint8[N,M,H,W] y)

@@ -1,0 +1,41 @@
+"""Try models on a few feeds: how far their outputs are from the float model's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptq.data import Feed
+from ptq.graph.save import to_bytes
+from ptq.numerics.arrays import F64
+from ptq.runtime.observe import in_order
+from ptq.runtime.session import Optimization, open_session, run
+from ptq.search.output_error import output_errors, output_signals
+from ptq.search.qcode import relative_error
+from ptq.source import Source
+
+
+class Trial:
+    """A few feeds, and what the float model makes of them."""
+
+    def __init__(self, feeds: list[Feed], source: Source) -> None:
+        reference = open_session(to_bytes(source.model), folder=source.folder)
+        self.feeds = feeds
+        self.wanted = [run(reference, feed, where="a calibration sample") for feed in feeds]
+        self.folder = source.folder
+
+    def error(self, model: bytes) -> float:
+        """Return the squared error of a model's outputs, relative to the signal."""
+        session = open_session(model, folder=self.folder)
+        found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
+        return relative_error(self.wanted, found)
+
+    def errors(self, model: bytes, limit: float, *, simulated: bool, threads: int) -> F64 | None:
+        """Return the squared error of a model's outputs by feed, or ``None`` beyond the limit."""
+        level: Optimization = "disabled" if simulated else "all"
+        session = open_session(model, folder=self.folder, optimization=level)
+
+        def outputs(feed: Feed) -> list[np.ndarray]:
+            return run(session, feed, where="a calibration sample")
+
+        found = in_order(outputs, self.feeds, threads)
+        return output_errors(self.wanted, found, output_signals(self.wanted), limit=limit)
