@@ -49,6 +49,9 @@ _HOPELESS = 1.5
 #: A candidate must be this much faster than the smaller all-integer model.
 _TIE = 1.02
 
+#: On a noisy machine it must be faster by the spread, but that excuses no more than this.
+_NOISE = 1.1
+
 #: Another form of an operator must be this much faster to be tried on the whole model.
 _BETTER = 1.05
 
@@ -236,7 +239,8 @@ def _fastest(speedups: Mapping[str, Speedup]) -> tuple[str, bool]:
     """
     integer = [name for name in speedups if name not in FLOATS]
     best = max(integer, key=lambda name: speedups[name].median)
-    if ALL in integer and speedups[ALL].median * _TIE >= speedups[best].median:
+    tie = max(_TIE, min(speedups[best].spread, _NOISE))
+    if ALL in integer and speedups[ALL].median * tie >= speedups[best].median:
         best = ALL
     found, prepared = speedups[best], speedups[PREPARED]
     if prepared.verdict == "faster" and found.median * found.spread < prepared.median:

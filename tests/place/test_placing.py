@@ -7,9 +7,9 @@ from ptq.placing import FLOAT, PREPARED, _fastest
 from ptq.report.placement import ALL
 
 
-def speedups(prepared, **integer):
+def speedups(prepared, *, spread=1.05, **integer):
     timed = {FLOAT: 1.0, PREPARED: prepared, **integer}
-    return {name: Speedup(ratio, ratio, spread=1.05) for name, ratio in timed.items()}
+    return {name: Speedup(ratio, ratio, spread=spread) for name, ratio in timed.items()}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,11 @@ def speedups(prepared, **integer):
         (speedups(1.0, all=1.5, cut=2.0), "cut", False),
         # within two percent the smaller one is taken
         (speedups(1.0, all=1.98, cut=2.0), ALL, False),
+        # and so it is within the spread, but that is no excuse for everything
+        (speedups(1.0, all=1.92, cut=2.0), ALL, False),
+        (speedups(1.0, spread=1.01, all=1.92, cut=2.0), "cut", False),
+        (speedups(1.0, spread=1.5, all=1.9, cut=2.0), ALL, False),
+        (speedups(1.0, spread=1.5, all=1.7, cut=2.0), "cut", False),
         # no slower than float is enough for all-integer, but not for a part of it
         (speedups(1.0, all=0.97, cut=0.9), ALL, False),
         (speedups(1.0, all=0.7, cut=1.02), "cut", True),
