@@ -14,7 +14,7 @@ from ptq.checking import CheckOptions, check
 from ptq.config import QuantizeConfig
 from ptq.errors import ConfigError, PtqError, ThresholdError
 from ptq.freshness import is_current, is_ours
-from ptq.graph.load import model_files
+from ptq.graph.load import model_size
 from ptq.options import RunOptions
 from ptq.pipeline import Data, default_output, quantize
 from ptq.places import require_text
@@ -205,15 +205,10 @@ def _quantized(
     if not force and is_current(
         task.model, task.output, task.calibration, task.config, task.options
     ):
-        return row.as_found(*map(size_bytes, (task.model, task.output)))
+        return row.as_found(*map(model_size, (task.model, task.output)))
     for place in task.places:
         place.parent.mkdir(parents=True, exist_ok=True)
     replaced = force or not task.output.exists() or is_ours(task.output, task.model)
     given = replace(task.options, force=replaced, on_progress=tell)
     found = quantize(task.model, task.calibration, task.config, options=given)
     return row.with_report(found.report)
-
-
-def size_bytes(model: Path) -> int:
-    """Return the size of a model with its external data."""
-    return sum(file.stat().st_size for file in model_files(model))

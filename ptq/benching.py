@@ -14,7 +14,7 @@ from ptq.errors import ConfigError, UnsupportedError, VerificationError
 from ptq.evaluate.bench import Layer, align
 from ptq.evaluate.latency import BLOCKS, Latencies, measure_latencies
 from ptq.files import staged
-from ptq.graph.load import model_files
+from ptq.graph.load import model_files, model_size
 from ptq.graph.protos import parse_tensor
 from ptq.places import require_free, require_text
 from ptq.progress import OnProgress, Stages, ignore
@@ -86,7 +86,7 @@ def bench(models: Sequence[str | os.PathLike[str]], options: BenchOptions | None
     stages = Stages(options.on_progress)
     labels = labels_of(paths)
     with stages.stage("prepare", len(paths)) as step:
-        sizes = [_size_bytes(path) for path in paths]
+        sizes = [model_size(path) for path in paths]
         _require_free(options, [file for path in paths for file in model_files(path)])
         feed, notices = _prepare(paths, options, step)
     with stages.stage("load", len(paths)) as step:
@@ -177,10 +177,6 @@ def _inputs(path: Path, session: Session) -> tuple[InputSpec, ...]:
         return session_inputs(session)
     except UnsupportedError as error:
         raise UnsupportedError(f"'{path}': {error}") from error.__cause__
-
-
-def _size_bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in model_files(path))
 
 
 def _footprint(path: Path, feed: Feed, threads: int, step: Callable[[], None]) -> Footprint:

@@ -29,7 +29,7 @@ from ptq.evaluate.figures import integer_figure, size_figure, speed_figure
 from ptq.evaluate.latency import Latency, measure_latency
 from ptq.evaluate.thresholds import Thresholds, hold
 from ptq.files import staged, write_atomically
-from ptq.graph.load import model_files
+from ptq.graph.load import model_size
 from ptq.metrics import metric_names
 from ptq.places import require_text
 from ptq.progress import Stages
@@ -155,7 +155,7 @@ class _Job:
         latency = self._latency(samples)
         figures = (
             *sampled.figures,
-            size_figure(_size(self.reference), _size(self.quantized)),
+            size_figure(model_size(self.reference), model_size(self.quantized)),
             *(() if coverage is None else (integer_figure(coverage.layers),)),
             *(() if latency is None else (speed_figure(latency),)),
         )
@@ -336,10 +336,6 @@ class _Job:
         new = [figure.title for figure in figures if figure.name not in self.was.figures]
         if new:
             yield f"not in the baseline yet: {', '.join(new)}; --update-baseline adds them"
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in model_files(path))
 
 
 def _write(found: Check, options: CheckOptions) -> None:

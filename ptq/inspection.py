@@ -18,7 +18,7 @@ from ptq.embedded import PinnedPlacement
 from ptq.errors import ConfigError
 from ptq.graph.describe import describe_values, opset_of, parameters
 from ptq.graph.emit_integer import fuse_integer
-from ptq.graph.load import model_files
+from ptq.graph.load import model_size
 from ptq.graph.quantized import code_count, read_quantized
 from ptq.graph.save import save_model
 from ptq.graph.sites import plan_nodes
@@ -171,7 +171,7 @@ class _Unobserved(Work):
         with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
             path = Path(folder) / "model.onnx"
             save_model(model, path)
-            return sum(file.stat().st_size for file in model_files(path))
+            return model_size(path)
 
     def _observe(self, tensors: Sequence[str]) -> None:
         header = Header(
@@ -190,7 +190,7 @@ def inspect_quantized(path: Path) -> QuantizedInspection | None:
         ModelError: it cannot be read.
         VerificationError: onnxruntime does not load it.
     """
-    files = model_files(path)
+    size_bytes = model_size(path)  # which looks first at where external data lies
     model = read_quantized(path)
     if not is_quantized(model.graph):
         return None
@@ -199,7 +199,7 @@ def inspect_quantized(path: Path) -> QuantizedInspection | None:
     integer, total = count_layers(layers)
     return QuantizedInspection(
         path=str(path),
-        size_bytes=sum(file.stat().st_size for file in files),
+        size_bytes=size_bytes,
         opset=opset_of(model),
         inputs=describe_values(v for v in model.graph.inputs if not v.is_initializer()),
         outputs=describe_values(model.graph.outputs),

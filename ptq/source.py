@@ -12,7 +12,7 @@ from ptq.config import QuantizeConfig
 from ptq.data import InputSpec
 from ptq.errors import ConfigError, UnsupportedError
 from ptq.graph.describe import opset_of
-from ptq.graph.load import input_specs, load_model, model_digest, model_files
+from ptq.graph.load import input_specs, load_model, model_digest, model_size
 from ptq.graph.normalize import normalize
 from ptq.graph.rescale.record import NOTHING, Rescaling
 from ptq.graph.sites import Sites, find_sites
@@ -64,7 +64,7 @@ def open_source(path: Path) -> Source:
     model = load_model(path)
     specs, opset = tuple(input_specs(model)), opset_of(model)
     prepared = tuple(normalize(model))
-    size = sum(p.stat().st_size for p in model_files(path))
+    size = model_size(path)
     return Source(path, model, specs, model_digest(path), size, prepared, opset)
 
 

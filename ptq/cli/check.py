@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -134,13 +133,7 @@ _LIMIT = _Limit()
     show_default=True,
     help="How long to time both models, if at all.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=os.cpu_count() or 1,
-    show_default="all cores",
-    help="Threads to run the samples with; speed is measured with one.",
-)
+@shared.threads("run the samples with; speed is measured with one")
 @shared.IMAGES
 @click.option("--junit", type=shared.FILE, help="Write JUnit XML here, as CI systems show it.")
 @click.option("--json", "report", type=shared.FILE, help="Write everything measured here.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +38,13 @@ _KEYS = ("isolated", "accumulated", "clip", "shift", "order")
     help="What is worst: the error of a layer alone, the error accumulated up to it, the share of "
     "clipped values, the shift of the mean; or the order of the model.",
 )
-@click.option(
-    "--top",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="How many layers to list; 0 for all.",
-)
+@shared.TOP
 @click.option(
     "--isolated/--no-isolated",
     default=True,
     help="Whether to measure each layer alone too, fed from the float model.  [isolated]",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=os.cpu_count() or 1,
-    show_default="all cores",
-    help="Threads to run with.",
-)
+@shared.threads("run with")
 @click.option("--json", "report", type=shared.FILE, help="Write everything measured here.")
 @shared.FORCE
 def command(**given: Any) -> None:  # noqa: ANN401 - of many types

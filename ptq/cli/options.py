@@ -95,6 +95,27 @@ DATA = together(
     IMAGES,
 )
 
+
+def threads(purpose: str) -> Callable[[F], F]:
+    """Return the option of how many threads to use, with what for."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=os.cpu_count() or 1,
+        show_default="all cores",
+        help=f"Threads to {purpose}.",
+    )
+
+
+TOP = click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    help="How many layers to list; 0 for all.",
+)
+
+
 OBSERVER = together(
     click.option(
         "--sample-size",
@@ -116,13 +137,7 @@ OBSERVER = together(
         show_default=True,
         help="Seed of random calibration data.",
     ),
-    click.option(
-        "--threads",
-        type=click.IntRange(min=1),
-        default=os.cpu_count() or 1,
-        show_default="all cores",
-        help="Threads to observe with; latency is measured with one.",
-    ),
+    threads("observe with; latency is measured with one"),
 )
 
 FORCE = click.option("--force", is_flag=True, help="Replace existing files.")

@@ -79,13 +79,7 @@ def _as_quantize(function: Callable[..., Any]) -> Callable[..., Any]:
     help="What is worst: the noise of the output that leaving the layer in float spares, the noise "
     "of quantizing the layer alone, the error at its own output; or the order of the model.",
 )
-@click.option(
-    "--top",
-    type=click.IntRange(min=0),
-    default=20,
-    show_default=True,
-    help="How many layers to list; 0 for all.",
-)
+@shared.TOP
 @click.option("--json", type=shared.FILE, help="Write everything measured here.")
 @shared.FORCE
 @_as_quantize

@@ -83,6 +83,15 @@ def model_files(path: str | Path) -> list[Path]:
     return [path, *(stored.contained(name, path.absolute().parent) for name in sorted(locations))]
 
 
+def model_size(path: str | Path) -> int:
+    """Return the bytes of a model with its external data.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    return sum(file.stat().st_size for file in model_files(path))
+
+
 def model_digest(path: str | Path) -> str:
     """Return the SHA-256 of a model and its external data, in hex.
 

@@ -10,7 +10,7 @@ from types import TracebackType
 import onnx_ir as ir
 
 from ptq.errors import ConfigError, VerificationError
-from ptq.graph.load import model_files
+from ptq.graph.load import model_files, model_size
 from ptq.graph.save import save_model
 
 
@@ -74,7 +74,7 @@ class Draft:
     @property
     def size_bytes(self) -> int:
         """Size of the model with its external data."""
-        return sum(p.stat().st_size for p in self.files)
+        return model_size(self.path)
 
     def publish(self) -> None:
         """Move the files into place: data first, so that the model never appears without it."""
