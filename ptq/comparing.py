@@ -27,7 +27,8 @@ from ptq.graph.rescale.record import read_rescaling
 from ptq.graph.types import Model
 from ptq.places import require_free, require_text
 from ptq.progress import OnProgress, Stages, ignore
-from ptq.report.comparison import NO_SIGNAL_DB, Comparison, LayerError
+from ptq.report.comparison import Comparison, LayerError
+from ptq.report.decibels import NO_SIGNAL_DB
 from ptq.runtime.layerwise import Differences, LayerSums, Running, Side, compare_tensors
 from ptq.runtime.session import open_session
 from ptq.runtime.signature import session_inputs

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
 from ptq.report import DataInfo
+from ptq.report.decibels import decibels
 from ptq.report.refinement import Refinement
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
 def _refined(done: Refinement) -> str:
     """Return what looking at outputs did to them."""
     before, after = (
-        "exact" if db is None else f"{db:.2f} dB" for db in (done.before_db, done.after_db)
+        decibels(db, equal="exact", digits=2) for db in (done.before_db, done.after_db)
     )
     what = f"correcting {done.layers} biases"
     if done.step == "gptq":

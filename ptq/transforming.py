@@ -17,6 +17,7 @@ from ptq.graph.rescale.record import Rescaling
 from ptq.graph.rescale.smooth import inserted
 from ptq.inputs import Inputs
 from ptq.progress import Stages
+from ptq.report.decibels import decibels
 from ptq.rescaling import at_strength, equalizing_factors
 from ptq.smoothing import smoothing_factors
 from ptq.source import Source
@@ -136,4 +137,4 @@ def _noted(source: Source, line: str) -> Source:
 
 
 def _decibels(error: float) -> str:
-    return f"{-10 * log10(error):.1f} dB" if error > 0 else "exact"
+    return decibels(-10 * log10(error) if error > 0 else None, equal="exact")

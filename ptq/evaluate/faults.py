@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ptq.report.check import Fault
-from ptq.report.comparison import NO_SIGNAL_DB, Comparison, LayerError, excluding
+from ptq.report.comparison import Comparison, LayerError, excluding
+from ptq.report.decibels import decibels
 from ptq.runtime.layer import Layer
 
 #: How many layers are named, and how many of them are proposed to be kept in float.
@@ -97,9 +98,7 @@ def _noise(sqnr_db: float | None) -> float:
 
 
 def _decibels(value: float | None) -> str:
-    if value is None:
-        return "exact"
-    return "noise without signal" if value == NO_SIGNAL_DB else f"{value:.1f} dB"
+    return decibels(value, equal="exact", no_signal="noise without signal")
 
 
 def _fault(layer: LayerError, now: float, why: str, was_db: float | None = None) -> Fault:

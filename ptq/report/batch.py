@@ -10,6 +10,7 @@ import msgspec
 
 from ptq.evaluate.latency import Latency
 from ptq.report.check import Check, Figure, FigureUnit, figure_text
+from ptq.report.decibels import decibels
 from ptq.report.names import visible
 from ptq.report.report import Environment, Report
 from ptq.report.table import aligned, megabytes
@@ -226,7 +227,7 @@ def _speed(row: BatchRow) -> str:
 def _error(row: BatchRow) -> str:
     if row.exact:
         return "exact"
-    return "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB"
+    return decibels(row.sqnr_db, equal="-")
 
 
 def _task(row: BatchRow) -> str:

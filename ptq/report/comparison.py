@@ -10,14 +10,12 @@ from typing import Literal
 
 import msgspec
 
+from ptq.report.decibels import decibels
 from ptq.report.names import shortened
 from ptq.report.table import aligned
 
 #: Raised whenever a field changes its meaning or goes away.
 SCHEMA = 1
-
-#: The SQNR of a tensor that is zero in the float model and not in the other.
-NO_SIGNAL_DB = -999.0
 
 #: Two ways of computing the same in float32 differ by about 140 dB: that is no fault of any layer.
 _ROUNDING_DB = 110.0
@@ -170,7 +168,7 @@ def _heading(found: Comparison) -> tuple[str, ...]:
 
 
 def _row(found: Comparison, layer: LayerError) -> tuple[str, ...]:
-    alone = (_decibels(layer.isolated_sqnr_db),) if found.isolated else ()
+    alone = (decibels(layer.isolated_sqnr_db),) if found.isolated else ()
     clipped = "" if layer.clip_share is None else _percent(layer.clip_share)
     marks = ["output"] if layer.output else []
     if layer.nonfinite:
@@ -179,7 +177,7 @@ def _row(found: Comparison, layer: LayerError) -> tuple[str, ...]:
     return (
         layer.op_type,
         *alone,
-        _decibels(layer.sqnr_db),
+        decibels(layer.sqnr_db),
         f"{layer.cosine:.5f}",
         "" if layer.mean_shift == 0 else f"{layer.relative_shift:+.2%}",
         clipped,
@@ -210,12 +208,6 @@ def _alone(found: Comparison, layer: LayerError) -> float | None:
 def _least(decibels: float | None) -> float:
     """Return a number to sort by: equal tensors come last."""
     return math.inf if decibels is None else decibels
-
-
-def _decibels(value: float | None) -> str:
-    if value is None:
-        return "equal"
-    return "no signal" if value == NO_SIGNAL_DB else f"{value:.1f} dB"
 
 
 def _percent(share: float) -> str:

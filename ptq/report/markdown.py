@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from ptq.report.comparison import NO_SIGNAL_DB
+from ptq.report.decibels import decibels
 from ptq.report.layer_table import LayerRow, layer_rows, worst_first
 from ptq.report.names import shortened, visible
 from ptq.report.placement import placement_line
@@ -103,8 +103,8 @@ def _worst(rows: Sequence[LayerRow], *, timed: bool) -> list[str]:
         [
             f"{row.number}: {code(row.name)}",
             plain(row.op_type),
-            _decibels(row.isolated_db),
-            _decibels(row.accumulated_db),
+            decibels(row.isolated_db, equal="-"),
+            decibels(row.accumulated_db, equal="-"),
             "-" if row.clip_share is None else f"{row.clip_share:.2%}",
             *(map(_milliseconds, (row.float_ms, row.quantized_ms)) if timed else ()),
         ]
@@ -149,12 +149,6 @@ def _where(report: Report) -> str:
     here = report.environment
     cpu = f"{here.cpu or here.machine}, {here.cores} cores"
     return plain(f"Measured on {cpu}, with ptq {here.ptq} and onnxruntime {here.onnxruntime}.")
-
-
-def _decibels(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f} dB" if value > NO_SIGNAL_DB else "no signal"
 
 
 def _milliseconds(value: float | None) -> str:

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from ptq.report.charts import ErrorPoint, error_chart, pair_of_bars
-from ptq.report.comparison import NO_SIGNAL_DB
+from ptq.report.decibels import NO_SIGNAL_DB
 from ptq.report.gallery import activation_views, weight_views
 from ptq.report.layer_table import LayerRow, layer_rows, worst_first
 from ptq.report.names import LONGEST, shortened, visible

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ptq.report.decibels import decibels
+
 
 class RangeCandidate(msgspec.Struct, frozen=True, kw_only=True):
     """A range method for all tensors.
@@ -43,7 +45,7 @@ class RangeSearch(msgspec.Struct, frozen=True, kw_only=True):
 def range_line(search: RangeSearch) -> str:
     """Return what was chosen, as one line."""
     kind = "held-out" if search.held_out else "calibration"
-    got = {c.method: _decibels(c.sqnr_db) for c in search.candidates}
+    got = {c.method: decibels(c.sqnr_db, equal="-") for c in search.candidates}
     others = "; ".join(f"{name} {db}" for name, db in got.items() if name != search.chosen)
     line = (
         f"--calib auto chose {search.chosen}: {got[search.chosen]} on {search.samples} {kind} "
@@ -52,11 +54,7 @@ def range_line(search: RangeSearch) -> str:
     if search.tensors:
         count = f"{len(search.tensors)} tensor{'s' if len(search.tensors) > 1 else ''}"
         line += (
-            f"; with other ranges for {count}, {_decibels(search.sqnr_db)} after "
+            f"; with other ranges for {count}, {decibels(search.sqnr_db)} after "
             f"{search.trials} trials"
         )
     return line
-
-
-def _decibels(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} dB"

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from ptq.report.decibels import decibels
 from ptq.report.names import shortened
 from ptq.report.table import aligned
 from ptq.search.trials import Damage
@@ -228,8 +229,3 @@ def _kept(found: Sensitivity, kept: KeptFloat) -> list[str]:
 
 def _correlation(value: float | None) -> str:
     return "nothing to compare" if value is None else f"{value:.2f}"
-
-
-def decibels(value: float) -> str:
-    """Return an SQNR for people."""
-    return "equal" if math.isinf(value) else f"{value:.1f} dB"

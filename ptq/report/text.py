@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ptq.evaluate.latency import Latency
+from ptq.report.decibels import decibels
 from ptq.report.layers import coverage_lines
 from ptq.report.placement import placement_line
 from ptq.report.report import Report
@@ -70,9 +71,9 @@ def _accuracy(report: Report) -> list[tuple[str, str, str, str]]:
     role = report.evaluation.role.partition(" ")[0]
     on = f"{accuracy.samples} {made_up}{role} samples"
     largest = max(o.max_abs for o in accuracy.outputs)
-    rows = [("SQNR", "", _decibels(accuracy.sqnr_db, largest), on)]
+    rows = [("SQNR", "", _sqnr(accuracy.sqnr_db, largest), on)]
     if len(accuracy.outputs) > 1:
-        rows += [(f"  {o.name}", "", _decibels(o.sqnr_db, o.max_abs), "") for o in accuracy.outputs]
+        rows += [(f"  {o.name}", "", _sqnr(o.sqnr_db, o.max_abs), "") for o in accuracy.outputs]
     rows.append(("cosine", "", f"{min(o.cosine for o in accuracy.outputs):.5f}", ""))
     rows.append(("max abs error", "", f"{largest:.4g}", ""))
     if accuracy.agreement is not None:
@@ -90,7 +91,5 @@ def _accuracy(report: Report) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _decibels(value: float | None, max_abs: float) -> str:
-    if value is not None:
-        return f"{value:.2f} dB"
-    return "exact" if max_abs == 0 else "no signal"
+def _sqnr(value: float | None, max_abs: float) -> str:
+    return decibels(value, equal="exact" if max_abs == 0 else "no signal", digits=2)

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from ptq.report.comparison import (
-    NO_SIGNAL_DB,
     Comparison,
     LayerError,
     comparison_text,
     proposed,
     ranked,
 )
+from ptq.report.decibels import NO_SIGNAL_DB
 
 
 def layer(name, isolated=40.0, accumulated=30.0, **fields):
