@@ -3,11 +3,18 @@
 import importlib.util
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+# Before numpy is loaded. The matrices here are small, and threads that wait for one another on
+# cores that another worker has cost more than all the sums: rounding by GPTQ took 8 s, not 3.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from ptq.runtime.conversions import measure_conversions
 
 # No deadline: on a shared machine the first call of a function is often slow.
 # Derandomized: a test that passed yesterday passes today.
@@ -49,6 +56,10 @@ def digits() -> Digits:
     return Digits()
 
 
+#: The machine stays the same: what converting costs here is measured once, and not in every run.
+_conversions = cache(measure_conversions)
+
+
 @pytest.fixture(autouse=True)
 def _measure_little(request, monkeypatch):
     """Time for an instant only, and place everything that can be integer: timings are noise.
@@ -61,6 +72,7 @@ def _measure_little(request, monkeypatch):
     monkeypatch.setenv("PTQ_CACHE", "")
     monkeypatch.setenv("PTQ_QUANTIZE_SECONDS", "0.02")
     monkeypatch.setattr("ptq.options.SECONDS", 0.02)
+    monkeypatch.setattr("ptq.placing.measure_conversions", _conversions)
 
 
 @pytest.fixture(scope="session")
