@@ -2,41 +2,15 @@
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.figures import mse, size, sqnr, top1
 
 from ptq.errors import ConfigError
 from ptq.evaluate.thresholds import Drop, Thresholds, hold, number, ratio, samples_needed, share
 from ptq.report.check import Figure
-
-
-def top1(drop, lo=None, hi=None, units=200) -> Figure:
-    return Figure(
-        name="topk",
-        title="top-1 accuracy",
-        unit="share",
-        higher_is_better=True,
-        reference=0.9,
-        value=0.9 - drop,
-        drop=drop,
-        drop_lo=drop if lo is None else lo,
-        drop_hi=drop if hi is None else hi,
-        units=units,
-    )
-
-
-def sqnr(value, lo=None, hi=None, units=200) -> Figure:
-    return Figure(
-        name="sqnr",
-        title="SQNR",
-        unit="dB",
-        higher_is_better=True,
-        value=value,
-        lo=value if lo is None else lo,
-        hi=value if hi is None else hi,
-        units=units,
-    )
 
 
 def held(figure, noise="fail", **limits):
@@ -53,20 +27,15 @@ def test_half_a_point_of_a_share_can_be_written_as_percentage_or_as_number(text)
 
 
 def test_a_percentage_of_other_figures_is_relative_to_the_float_model():
-    error = Figure(
-        name="mse", title="MSE", unit="number", higher_is_better=False, value=5, reference=4.0
-    )
+    error = mse(5.0, reference=4.0)
     assert Drop.parse("10%").of(error) == pytest.approx(0.4)
     assert Drop.parse("0.1").of(error) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("reference", [None, 0.0])
 def test_a_percentage_of_nothing_is_refused(reference):
-    figure = Figure(
-        name="mse", title="MSE", unit="number", higher_is_better=False, value=5, reference=reference
-    )
     with pytest.raises(ConfigError, match="give a plain number"):
-        Drop.parse("10%").of(figure)
+        Drop.parse("10%").of(mse(5.0, reference))
 
 
 def test_a_drop_of_more_than_all_is_taken_for_forgotten_percent():
@@ -162,29 +131,13 @@ def test_equal_outputs_have_more_decibels_than_any_limit():
 
 
 def test_an_end_that_is_no_number_is_infinite():
-    figure = Figure(
-        name="sqnr",
-        title="SQNR",
-        unit="dB",
-        higher_is_better=True,
-        value=30.0,
-        lo=20.0,
-        hi=None,
-        units=9,
-    )
+    figure = msgspec.structs.replace(sqnr(30.0, lo=20.0), hi=None)
     assert not held(figure, min_sqnr=40.0).certain
     assert held(figure, min_sqnr=15.0).certain
 
 
 def test_the_size_is_held_as_a_part_of_the_float_size():
-    figure = Figure(
-        name="size_bytes",
-        title="size",
-        unit="bytes",
-        higher_is_better=False,
-        value=300,
-        reference=1000,
-    )
+    figure = size(300, reference=1000)
     assert held(figure, max_size_ratio=0.3).verdict == "holds"
     assert held(figure, max_size_ratio=0.299).verdict == "missed"
 

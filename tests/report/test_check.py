@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.figures import size, sqnr, top1
 
 from ptq.report.check import BASELINE, MAX_DROP, Check, Fault, Figure, Held
 from ptq.report.check_markdown import check_markdown
@@ -13,29 +14,9 @@ from ptq.report.check_text import check_text
 from ptq.report.junit import junit_xml
 from ptq.report.report import Environment
 
-TOP1 = Figure(
-    name="topk",
-    title="top-1 accuracy",
-    unit="share",
-    higher_is_better=True,
-    value=0.96,
-    lo=0.95,
-    hi=0.97,
-    reference=0.98,
-    drop=0.02,
-    drop_lo=0.01,
-    drop_hi=0.03,
-    units=400,
-)
-SQNR = Figure(name="sqnr", title="SQNR", unit="dB", higher_is_better=True, value=28.1, units=400)
-SIZE = Figure(
-    name="size_bytes",
-    title="size",
-    unit="bytes",
-    higher_is_better=False,
-    value=300_000,
-    reference=1_000_000,
-)
+TOP1 = top1(0.02, 0.01, 0.03, reference=0.98, value=0.96, lo=0.95, hi=0.97, units=400)
+SQNR = msgspec.structs.replace(sqnr(28.1, units=400), lo=None, hi=None)
+SIZE = size(300_000, reference=1_000_000)
 INTEGER = Figure(
     name="integer_kernels",
     title="integer kernels",
