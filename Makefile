@@ -36,10 +36,10 @@ baseline: $(INSTALLED) ## keep the figures of these models as BASELINE=file.json
 	@$(MAKE) --no-print-directory -f examples/make/ptq.mk PTQ=$(BIN)/ptq $@
 
 test: $(INSTALLED) ## the tests, without the slow ones
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-all: $(INSTALLED) ## all tests, 1000 examples a property, then the demo
-	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 -m ''
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -n 2 --dist worksteal -m ''
 	$(MAKE) demo
 
 lint: $(INSTALLED) ## style, types, and who may import whom

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from ptq.run import runs_here
 from ptq.runtime.conversions import measure_conversions
 
 # No deadline: on a shared machine the first call of a function is often slow.
@@ -56,23 +57,29 @@ def digits() -> Digits:
     return Digits()
 
 
-#: The machine stays the same: what converting costs here is measured once, and not in every run.
-_conversions = cache(measure_conversions)
+@pytest.fixture(scope="session", autouse=True)
+def _measure_little():
+    """Time for an instant only, and place everything that can be integer: timings are noise.
+
+    For the whole session, so that it holds for what modules share, too: pytest makes that before
+    any fixture of a single test. What a conversion costs on this machine is measured once.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ptq.run.runs_here", lambda config: False)
+        patch.setattr("ptq.options.SECONDS", 0.02)
+        patch.setattr("ptq.placing.measure_conversions", cache(measure_conversions))
+        patch.setenv("PTQ_QUANTIZE_PLACE", "all")  # for commands in processes of their own
+        patch.setenv("PTQ_QUANTIZE_SECONDS", "0.02")
+        patch.setenv("PTQ_CACHE", "")
+        yield
 
 
 @pytest.fixture(autouse=True)
-def _measure_little(request, monkeypatch):
-    """Time for an instant only, and place everything that can be integer: timings are noise.
-
-    Tests marked ``places`` place by cost, as users' runs do.
-    """
-    if "places" not in request.keywords:
-        monkeypatch.setattr("ptq.run.runs_here", lambda config: False)
-        monkeypatch.setenv("PTQ_QUANTIZE_PLACE", "all")  # for commands in processes of their own
-    monkeypatch.setenv("PTQ_CACHE", "")
-    monkeypatch.setenv("PTQ_QUANTIZE_SECONDS", "0.02")
-    monkeypatch.setattr("ptq.options.SECONDS", 0.02)
-    monkeypatch.setattr("ptq.placing.measure_conversions", _conversions)
+def _place_by_cost(request, monkeypatch):
+    """Let tests marked ``places`` place by cost, as users' runs do."""
+    if "places" in request.keywords:
+        monkeypatch.setattr("ptq.run.runs_here", runs_here)
+        monkeypatch.delenv("PTQ_QUANTIZE_PLACE")
 
 
 @pytest.fixture(scope="session")

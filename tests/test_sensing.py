@@ -29,13 +29,6 @@ def options(digits, **given):
     return SensitivityOptions(run=run_options, trial_samples=SAMPLES, **given)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _forget():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PTQ_CACHE", "")
-        yield
-
-
 @pytest.fixture(scope="module")
 def found(digits):
     return sensitivity(

@@ -14,14 +14,24 @@ MODEL, CALIB, EVAL = "digits_cnn.onnx", "digits_calib.npz", "digits_eval.npz"
 SIZE = ("--sample-size", 4096)
 
 
-@pytest.fixture
-def halves(work):
-    """The calibration data cut in two, and the statistics of each half."""
-    with np.load(CALIB) as arrays:
+@pytest.fixture(scope="module")
+def parts(digits, tmp_path_factory):
+    """A folder with the calibration data cut in two, and the statistics of each half."""
+    folder = tmp_path_factory.mktemp("parts")
+    with np.load(digits.calibration) as arrays:
         images = arrays["input"]
     for name, part in (("a", images[:64]), ("b", images[64:])):
-        np.savez(f"{name}.npz", input=part)
-        ptq("calibrate", MODEL, "--calib-data", f"{name}.npz", *SIZE, "-o", f"s{name}.npz")
+        data, output = folder / f"{name}.npz", folder / f"s{name}.npz"
+        np.savez(data, input=part)
+        assert ptq("calibrate", digits.model, "--calib-data", data, *SIZE, "-o", output).code == 0
+    return folder
+
+
+@pytest.fixture
+def halves(work, parts):
+    """The two halves and their statistics, in the current folder."""
+    for path in parts.iterdir():
+        (work / path.name).write_bytes(path.read_bytes())
     return work
 
 

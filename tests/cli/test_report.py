@@ -20,9 +20,6 @@ def made(digits, tmp_path_factory):
     """A folder where a page, its Markdown and their report were made by one run each."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PTQ_CACHE", "")
-        patch.setenv("PTQ_QUANTIZE_PLACE", "all")
-        patch.setenv("PTQ_QUANTIZE_SECONDS", "0.02")
         patch.chdir(folder)
         done = ptq(
             "quantize", digits.model, "--calib-data", digits.calibration, "--eval-data",

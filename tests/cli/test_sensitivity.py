@@ -10,11 +10,6 @@ MODEL = "digits_cnn.onnx"
 DATA = ("--calib-data", "digits_calib.npz", "--samples", 16, "--trial-samples", 4)
 
 
-@pytest.fixture(autouse=True)
-def _forget(monkeypatch):
-    monkeypatch.setenv("PTQ_CACHE", "")
-
-
 def test_the_worst_layers_come_first_and_everything_is_in_the_json(work):
     done = ptq("sensitivity", MODEL, *DATA, "--top", 4, "--sort", "alone", "--json", "s.json")
     assert (done.code, done.err) == (0, "")

@@ -8,9 +8,9 @@ from ptq.options import RunOptions
 from ptq.runtime.weight_errors import mean_errors
 
 
-def test_corrected_biases_bring_the_outputs_nearer(quantized):
-    plain = quantized(bias_correct=False).report
-    found = quantized(bias_correct=True).report
+def test_corrected_biases_bring_the_outputs_nearer(made):
+    plain = made(bias_correct=False).report
+    found = made(bias_correct=True).report
     [done] = found.refinements
     assert plain.refinements == ()
     assert done.kept
@@ -21,8 +21,8 @@ def test_corrected_biases_bring_the_outputs_nearer(quantized):
     assert any(f"correcting {done.layers} biases" in notice for notice in found.notices)
 
 
-def test_a_correction_that_does_harm_is_not_done(quantized, monkeypatch):
-    plain = quantized().output.read_bytes()
+def test_a_correction_that_does_harm_is_not_done(made, quantized, monkeypatch):
+    plain = made().output.read_bytes()
     monkeypatch.setattr(
         "ptq.refining.mean_errors",
         lambda *given, **options: {n: -20 * m for n, m in mean_errors(*given, **options).items()},

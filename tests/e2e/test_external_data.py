@@ -12,6 +12,9 @@ import ptq
 from ptq.graph import save
 from ptq.options import RunOptions
 
+#: Samples enough to quantize on: where the weights lie is not for them to say.
+FEW = 8
+
 
 @pytest.fixture
 def external(digits, tmp_path):
@@ -34,16 +37,16 @@ def run(path, digits):
 
 def test_external_weights_give_the_model_that_inner_ones_give(external, digits, tmp_path):
     output = tmp_path / "out.onnx"
-    ptq.quantize(external, digits.calibration, options=RunOptions(output=output))
+    ptq.quantize(external, digits.calibration, options=RunOptions(output=output, samples=FEW))
     inner = tmp_path / "inner.onnx"
-    ptq.quantize(digits.model, digits.calibration, options=RunOptions(output=inner))
+    ptq.quantize(digits.model, digits.calibration, options=RunOptions(output=inner, samples=FEW))
     assert onnx.load(output).graph == onnx.load(inner).graph
     assert not (tmp_path / "out.onnx.data").exists(), "small enough for one file"
 
 
 def test_the_result_does_not_need_the_input(external, digits, tmp_path):
     output = tmp_path / "out.onnx"
-    ptq.quantize(external, digits.calibration, options=RunOptions(output=output))
+    ptq.quantize(external, digits.calibration, options=RunOptions(output=output, samples=FEW))
     wanted = run(output, digits)
     shutil.rmtree(external.parent)
     np.testing.assert_array_equal(run(output, digits), wanted)
@@ -83,7 +86,9 @@ def large(monkeypatch):
 @pytest.mark.usefixtures("large")
 def test_a_large_result_gets_a_data_file_that_moves_with_it(external, digits, tmp_path):
     output = tmp_path / "out.onnx"
-    result = ptq.quantize(external, digits.calibration, options=RunOptions(output=output))
+    result = ptq.quantize(
+        external, digits.calibration, options=RunOptions(output=output, samples=FEW)
+    )
     data = tmp_path / "out.onnx.data"
     assert data.is_file()
     assert result.report.output.size_bytes == output.stat().st_size + data.stat().st_size
@@ -100,10 +105,14 @@ def test_a_large_result_gets_a_data_file_that_moves_with_it(external, digits, tm
 def test_a_large_result_computes_what_a_small_one_does(external, digits, tmp_path, monkeypatch):
     config = ptq.QuantizeConfig(place=("all",))
     split = tmp_path / "split.onnx"
-    ptq.quantize(external, digits.calibration, config, options=RunOptions(output=split))
-    monkeypatch.undo()
+    ptq.quantize(
+        external, digits.calibration, config, options=RunOptions(output=split, samples=FEW)
+    )
+    monkeypatch.setattr(save, "_LARGEST_INLINE", 10_000_000)
     whole = tmp_path / "whole.onnx"
-    ptq.quantize(external, digits.calibration, config, options=RunOptions(output=whole))
+    ptq.quantize(
+        external, digits.calibration, config, options=RunOptions(output=whole, samples=FEW)
+    )
     np.testing.assert_array_equal(run(split, digits), run(whole, digits))
 
 
@@ -113,7 +122,7 @@ def test_two_runs_write_the_same_files(external, digits, tmp_path):
     for _ in range(2):
         folder = tmp_path / "out"
         folder.mkdir()
-        options = RunOptions(output=folder / "o.onnx")
+        options = RunOptions(output=folder / "o.onnx", samples=FEW)
         ptq.quantize(external, digits.calibration, options=options)
         written.append(contents(folder))
         shutil.rmtree(folder)
@@ -125,7 +134,7 @@ def test_two_runs_write_the_same_files(external, digits, tmp_path):
 def test_a_data_file_of_another_model_is_not_overwritten(external, digits, tmp_path):
     precious = tmp_path / "out.onnx.data"
     precious.write_text("the weights of something else")
-    options = RunOptions(output=tmp_path / "out.onnx")
+    options = RunOptions(output=tmp_path / "out.onnx", samples=FEW)
     with pytest.raises(ptq.PtqError, match=r"out.onnx.data' exists; give --force"):
         ptq.quantize(external, digits.calibration, options=options)
     assert not options.output.exists()
@@ -152,7 +161,11 @@ def test_a_failure_leaves_neither_file(external, digits, tmp_path, monkeypatch):
     monkeypatch.setattr("ptq.run.prove", broken)
     before = contents(tmp_path)
     with pytest.raises(ptq.PtqError, match="broken"):
-        ptq.quantize(external, digits.calibration, options=RunOptions(output=tmp_path / "out.onnx"))
+        ptq.quantize(
+            external,
+            digits.calibration,
+            options=RunOptions(output=tmp_path / "out.onnx", samples=FEW),
+        )
     assert contents(tmp_path) == before
 
 
@@ -160,7 +173,7 @@ def test_a_failure_leaves_neither_file(external, digits, tmp_path, monkeypatch):
 def test_force_replaces_a_split_model_by_a_split_model(external, digits, tmp_path):
     output = tmp_path / "out.onnx"
     for method in ("kl", "minmax"):
-        options = RunOptions(output=output, force=True)
+        options = RunOptions(output=output, samples=FEW, force=True)
         config = ptq.QuantizeConfig(calib=method)
         ptq.quantize(external, digits.calibration, config, options=options)
     assert np.isfinite(run(output, digits)).all()

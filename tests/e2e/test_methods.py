@@ -45,8 +45,8 @@ def check(result) -> None:
 
 
 @pytest.mark.parametrize(("method", "sqnr_db"), RANGES.items())
-def test_a_range_method_keeps_accuracy(quantized, method, sqnr_db):
-    result = quantized(calib=method)
+def test_a_range_method_keeps_accuracy(made, method, sqnr_db):
+    result = made(calib=method)
     check(result)
     assert result.report.accuracy.sqnr_db >= sqnr_db
 
@@ -57,8 +57,8 @@ def test_every_registered_range_method_is_tried():
 
 
 @pytest.mark.parametrize("objective", ["mse", "kl", "output"])
-def test_power_of_two_scales_keep_accuracy(quantized, objective):
-    result = quantized(calib="qcode", qcode_objective=objective)
+def test_power_of_two_scales_keep_accuracy(made, objective):
+    result = made(calib="qcode", qcode_objective=objective)
     check(result)
     for tensor in result.report.tensors:
         mantissa, _ = np.frexp(tensor.scale)
@@ -99,8 +99,8 @@ def test_searching_the_output_error_never_costs_where_it_searches(digits, quanti
 @pytest.mark.parametrize("method", sorted(weight_quantizers()))
 @pytest.mark.parametrize("granularity", ["per-channel", "per-tensor"])
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
-def test_a_weight_method_keeps_accuracy(quantized, method, granularity, symmetric):
-    result = quantized(
+def test_a_weight_method_keeps_accuracy(made, method, granularity, symmetric):
+    result = made(
         calib="minmax", weight_range=method, weights=granularity, weights_symmetric=symmetric
     )
     check(result)
@@ -108,24 +108,24 @@ def test_a_weight_method_keeps_accuracy(quantized, method, granularity, symmetri
 
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
 @pytest.mark.parametrize("method", ["minmax", "kl", "mse"])
-def test_symmetric_activations_keep_accuracy(quantized, method, symmetric):
-    result = quantized(calib=method, symmetric=symmetric)
+def test_symmetric_activations_keep_accuracy(made, method, symmetric):
+    result = made(calib=method, symmetric=symmetric)
     check(result)
     if symmetric:
         assert {t.zero_point for t in result.report.tensors} == {128}
 
 
-def test_asymmetric_activations_spend_no_code_below_a_relu(quantized):
-    tensors = {t.name: t for t in quantized().report.tensors}
+def test_asymmetric_activations_spend_no_code_below_a_relu(made):
+    tensors = {t.name: t for t in made().report.tensors}
     for name, tensor in tensors.items():
         if "relu" in name:
             assert tensor.zero_point == 0, name
             assert tensor.lo == 0, name
 
 
-def test_weights_are_stored_as_asked(quantized):
+def test_weights_are_stored_as_asked(made):
     for granularity, symmetric in itertools.product(["per-channel", "per-tensor"], [True, False]):
-        result = quantized(weights=granularity, weights_symmetric=symmetric)
+        result = made(weights=granularity, weights_symmetric=symmetric)
         model = onnx.load(result.output)
         tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         dequantized = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
@@ -143,8 +143,8 @@ def test_weights_are_stored_as_asked(quantized):
                 assert zero_point.any()
 
 
-def test_asymmetric_weights_stay_symmetric_where_the_kernel_would_be_slow(quantized):
-    result = quantized(weights_symmetric=False)
+def test_asymmetric_weights_stay_symmetric_where_the_kernel_would_be_slow(made):
+    result = made(weights_symmetric=False)
     planned = [n for n in result.plan.nodes if n.op_type in ("Conv", "Gemm")]
     assert [n.name for n in planned if n.weight_symmetric] == [
         f"block{i}.depthwise.conv" for i in (1, 2, 3)
@@ -152,26 +152,26 @@ def test_asymmetric_weights_stay_symmetric_where_the_kernel_would_be_slow(quanti
     assert any("3 depthwise convolutions kept symmetric" in n for n in result.report.notices)
 
 
-def test_methods_differ(quantized):
+def test_methods_differ(made):
     """A method that silently falls back on another one would pass every test above."""
     found = {}
     for method in RANGES:
-        tensors = quantized(calib=method).report.tensors
+        tensors = made(calib=method).report.tensors
         found[method] = tuple((t.name, t.lo, t.hi) for t in tensors)
     assert len(set(found.values())) == len(found)
 
 
-def test_clipping_methods_clip_and_minmax_does_not(quantized):
+def test_clipping_methods_clip_and_minmax_does_not(made):
     def clipped(method):
-        return sum(t.clip_share for t in quantized(calib=method).report.tensors)
+        return sum(t.clip_share for t in made(calib=method).report.tensors)
 
     assert clipped("minmax") == 0
     assert clipped("percentile:coverage=99") > clipped("percentile:coverage=99.9") > 0
     assert clipped("scale:shrink=0.5") > clipped("scale:shrink=0.9")
 
 
-def test_excluding_a_layer_makes_it_exact_and_costs_size(quantized):
-    whole = quantized().report
-    part = quantized(exclude=("stem.*", "dense.*")).report
+def test_excluding_a_layer_makes_it_exact_and_costs_size(made):
+    whole = made().report
+    part = made(exclude=("stem.*", "dense.*")).report
     assert part.accuracy.sqnr_db > whole.accuracy.sqnr_db
     assert part.output.size_bytes > whole.output.size_bytes
