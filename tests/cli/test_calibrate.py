@@ -20,10 +20,12 @@ def parts(digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
     with np.load(digits.calibration) as arrays:
         images = arrays["input"]
-    for name, part in (("a", images[:64]), ("b", images[64:])):
-        data, output = folder / f"{name}.npz", folder / f"s{name}.npz"
-        np.savez(data, input=part)
-        assert ptq("calibrate", digits.model, "--calib-data", data, *SIZE, "-o", output).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # what is written tells names as they were given
+        for name, part in (("a", images[:64]), ("b", images[64:])):
+            np.savez(f"{name}.npz", input=part)
+            given = ("--calib-data", f"{name}.npz", *SIZE, "-o", f"s{name}.npz")
+            assert ptq("calibrate", digits.model, *given).code == 0
     return folder
 
 

@@ -442,10 +442,18 @@ def test_a_folder_that_cannot_be_written(refused, monkeypatch):
 # -- statistics -------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def statistics(digits, tmp_path_factory):
+    """The bytes of a file of statistics."""
+    path = tmp_path_factory.mktemp("stats") / "s.npz"
+    few = ("--calib-data", digits.calibration, "--samples", 8)
+    assert ptq("calibrate", digits.model, *few, "-o", path).code == 0
+    return path.read_bytes()
+
+
 @pytest.fixture
-def stats(work):
-    done = ptq("calibrate", MODEL, *DATA, "--samples", 8, "-o", "s.npz")
-    assert done.code == 0
+def stats(work, statistics):
+    (work / "s.npz").write_bytes(statistics)
     return "s.npz"
 
 

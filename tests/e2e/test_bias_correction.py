@@ -35,11 +35,14 @@ def test_a_correction_that_does_harm_is_not_done(made, quantized, monkeypatch):
     assert len(result.output.read_bytes()) - len(plain) < 100  # the recipe says more
 
 
-def test_threads_do_not_change_the_bytes(digits, quantized):
-    options = RunOptions(evaluation=str(digits.evaluation), threads=1)
-    first = quantized(options=options, bias_correct=True).output.read_bytes()
-    options = RunOptions(evaluation=str(digits.evaluation), threads=2)
-    assert quantized(options=options, bias_correct=True).output.read_bytes() == first
+def test_threads_do_not_change_the_bytes(quantized):
+    written = set()
+    for threads in (1, 2):
+        options = RunOptions(threads=threads, samples=32)
+        result = quantized(options=options, bias_correct=True)
+        assert result.report.refinements[0].kept
+        written.add(result.output.read_bytes())
+    assert len(written) == 1
 
 
 def test_it_needs_samples(digits, tmp_path):

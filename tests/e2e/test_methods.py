@@ -125,7 +125,12 @@ def test_asymmetric_activations_spend_no_code_below_a_relu(made):
 
 def test_weights_are_stored_as_asked(made):
     for granularity, symmetric in itertools.product(["per-channel", "per-tensor"], [True, False]):
-        result = made(weights=granularity, weights_symmetric=symmetric)
+        result = made(
+            calib="minmax",
+            weight_range="minmax",
+            weights=granularity,
+            weights_symmetric=symmetric,
+        )
         model = onnx.load(result.output)
         tensors = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         dequantized = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
