@@ -23,13 +23,11 @@ def operators(path):
     return {(n.domain, n.op_type) for n in onnx.load(path).graph.node}
 
 
-def run(digits, folder, *, data=True, evaluation=True, **settings):
+def run(digits, folder, *, data=True, **settings):
+    """Quantize on few samples, and measure on them: how good the result is, other tests say."""
     fields = {f: settings.pop(f) for f in ("min_speedup", "on_slower") if f in settings}
     options = RunOptions(
-        output=folder / "out.onnx",
-        force=True,
-        evaluation=str(digits.evaluation) if evaluation else None,
-        **fields,
+        output=folder / "out.onnx", force=True, samples=16 if data else None, **fields
     )
     calibration = digits.calibration if data else None
     return api.quantize(digits.model, calibration, api.QuantizeConfig(**settings), options=options)
@@ -83,7 +81,7 @@ def test_a_second_file_that_exists_is_not_replaced(digits, tmp_path):
 @pytest.mark.parametrize("settings", [{"scheme": "dynamic"}, {"scheme": "weight-only", "bits": 4}])
 @pytest.mark.parametrize("form", ["qdq", "integer"])
 def test_schemes_without_calibration_need_no_data(digits, tmp_path, settings, form):
-    result = run(digits, tmp_path, data=False, evaluation=False, format=form, **settings)
+    result = run(digits, tmp_path, data=False, format=form, **settings)
     assert result.report.scheme == settings["scheme"]
     assert result.report.calibration is None
     found, wanted = outputs(result.output, digits), outputs(digits.model, digits)
@@ -95,9 +93,9 @@ def test_schemes_without_calibration_need_no_data(digits, tmp_path, settings, fo
 
 def test_the_same_bytes_come_from_schemes_too(digits, tmp_path):
     for settings in ({"scheme": "dynamic"}, {"scheme": "weight-only", "bits": 2}):
-        once = run(digits, tmp_path, data=False, evaluation=False, **settings)
+        once = run(digits, tmp_path, data=False, **settings)
         first = once.output.read_bytes()
-        run(digits, tmp_path, data=False, evaluation=False, **settings)
+        run(digits, tmp_path, data=False, **settings)
         assert once.output.read_bytes() == first
 
 
@@ -111,7 +109,7 @@ def test_auto_measures_every_scheme_and_says_so(digits, tmp_path):
 
 def test_auto_needs_data(digits, tmp_path):
     with pytest.raises(ConfigError, match="--scheme auto measures accuracy"):
-        run(digits, tmp_path, data=False, evaluation=False, scheme="auto")
+        run(digits, tmp_path, data=False, scheme="auto")
 
 
 def test_only_what_is_placed_by_hand_becomes_integer(digits, tmp_path):
