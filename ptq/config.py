@@ -38,6 +38,10 @@ _CALIBRATED = ("static", "auto")
 #: ``--place``: by measured cost, or everything that the target runs.
 PLACE_AUTO, PLACE_ALL = "auto", "all"
 
+#: The SQNR of the outputs that layers are left in float for unless told otherwise: noise of a
+#: hundredth of the signal, below which classes and boxes begin to differ.
+_PROTECTED_DB = 20.0
+
 #: In place of a target: the one that describes this machine.
 AUTO = "auto"
 
@@ -162,6 +166,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             the outputs of layers change least on calibration data; in the static scheme.
         bias_correct: whether biases make up for what the rounding of weights takes from each
             channel on the average, on calibration data; in the static scheme.
+        protect: the SQNR that the outputs should have on calibration data, in decibels: the layers
+            that stand most in its way stay in float, as few as will do; 0 protects nothing.
+            ``None`` is 20 where costs decide the placement, else 0; in the static scheme.
         overrides: other settings for some nodes and tensors.
     """
 
@@ -188,6 +195,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     allow_larger: bool = False
     rounding: Rounding = "nearest"
     bias_correct: bool = False
+    protect: Annotated[float, Meta(ge=0)] | None = None
     overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
@@ -208,6 +216,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             option = "--bias-correct" if self.bias_correct else f"--rounding {self.rounding}"
             raise ConfigError(
                 f"{option} means nothing to --scheme {self.scheme}; use --scheme static"
+            )
+        if self.protect and self.scheme not in _CALIBRATED:
+            raise ConfigError(
+                f"--protect means nothing to --scheme {self.scheme}; use --scheme static"
             )
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
             raise ConfigError(
@@ -251,6 +263,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             scheme=scheme,
             overrides=overrides,
             bias_correct=self.bias_correct and scheme in _CALIBRATED,
+            protect=self.protect if scheme in _CALIBRATED else None,
             rounding=self.rounding if scheme in _CALIBRATED else "nearest",
         )
 
@@ -307,6 +320,13 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def refines(self) -> bool:
         """Whether the outputs of layers are looked at once they are quantized."""
         return self.bias_correct or self.rounding != "nearest"
+
+    @property
+    def protected_db(self) -> float:
+        """The SQNR of the outputs for which layers stay in float; 0 for none."""
+        if self.protect is not None:
+            return self.protect
+        return _PROTECTED_DB if self.scheme == "static" and self.places_by_cost else 0.0
 
     @property
     def searches_output(self) -> bool:

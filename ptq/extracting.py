@@ -44,7 +44,7 @@ def _options(made: EmbeddedRecipe) -> dict[str, Any]:
     """Return the options of `ptq quantize` that the recipe holds."""
     config = by_option(made.config)
     # what is empty says what leaving it out says
-    options = {n: v for n, v in config.items() if n != "overrides" and v not in ("", [], ())}
+    options = {n: v for n, v in config.items() if n != "overrides" and v not in ("", [], (), None)}
     if made.samples is not None:
         options["samples"] = made.samples
     if made.images is not None:

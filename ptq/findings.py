@@ -21,6 +21,7 @@ from ptq.progress import Stages
 from ptq.proof import Evidence, Proof
 from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
 from ptq.report.placement import Placement
+from ptq.report.protection import Protection
 from ptq.report.ranges import RangeSearch
 from ptq.report.refinement import Refinement
 from ptq.report.report import Format, Output, Scheme
@@ -49,6 +50,7 @@ class Findings:
         faults: the layers that make the result slow, with their times.
         refinements: what looking at outputs changed, step by step.
         range_search: how the ranges were chosen, if the output error chose them.
+        protection: what stays in float for the sake of the outputs, if they were too far off.
         latencies: one for each number of threads, the one of ``proof`` first; empty for that alone.
     """
 
@@ -68,6 +70,7 @@ class Findings:
     faults: tuple[str, ...] = ()
     refinements: tuple[Refinement, ...] = ()
     range_search: RangeSearch | None = None
+    protection: Protection | None = None
 
     def report(self, draft: Draft, *more: Draft, formats: Sequence[Format] = ("qdq",)) -> Report:
         """Return the report on models that are about to be published.
@@ -110,6 +113,7 @@ class Findings:
             range_search=self.range_search,
             latencies=self.latencies or ((latency,) if latency is not None else ()),
             refinements=self.refinements,
+            protection=self.protection,
         )
 
     def _calibration(self) -> DataInfo | None:

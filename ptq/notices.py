@@ -9,6 +9,7 @@ from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
 from ptq.report import DataInfo
 from ptq.report.decibels import decibels
+from ptq.report.protection import Protection
 from ptq.report.refinement import Refinement
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Below this SQNR the user is warned: the error has more than a tenth of the signal's power.
 _LEAST_SQNR_DB = 10.0
+
+#: So many of the layers that stay in float are named.
+_NAMED = 3
 
 
 def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
@@ -49,12 +53,32 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
             f"{forced} depthwise convolutions kept symmetric weights: with zero points their "
             "kernel is 50 to 100 times slower"
         )
+    if found.protection is not None:
+        yield _protected(found.protection)
     yield from map(_refined, found.refinements)
     if found.emitted.widened:
         yield (
             f"{len(found.emitted.widened)} weights got larger scales so that the bias fits "
             "int32 (dead channels; the report names them)"
         )
+
+
+def _protected(done: Protection) -> str:
+    """Return what stays in float for the sake of the outputs, or that it would be too much."""
+    change = f"{done.before_db:.1f} dB on calibration data to {done.after_db:.1f}"
+    if not done.layers:
+        return (
+            f"the outputs have {done.before_db:.1f} dB on calibration data, and no few layers in "
+            f"float bring that to {done.wanted_db:g}; try another --calib, --smooth or --rounding"
+        )
+    most = ", ".join(f"{layer.name} ({layer.share:.0%})" for layer in done.layers[:_NAMED])
+    layers = f"{len(done.layers)} layers" if len(done.layers) > 1 else "1 layer"
+    short = "" if done.reached else f", which is short of {done.wanted_db:g}"
+    return (
+        f"{layers} with {done.work:.0%} of the work stay in float, which takes the outputs from "
+        f"{change}{short}; --protect 0 leaves none. Of the noise, most comes from what these "
+        f"round: {most}"
+    )
 
 
 def _refined(done: Refinement) -> str:

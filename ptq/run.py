@@ -17,7 +17,7 @@ from ptq.comparing import CompareOptions, compare_feeds
 from ptq.config import QuantizeConfig
 from ptq.data.feeds import Feed
 from ptq.details import histograms_of
-from ptq.errors import VerificationError
+from ptq.errors import ConfigError, VerificationError
 from ptq.findings import Findings
 from ptq.graph.emit_qdq import Emitted
 from ptq.graph.load import model_files
@@ -31,21 +31,27 @@ from ptq.placing import FLOAT, FLOATS, PREPARED, Placer
 from ptq.plan import Plan
 from ptq.progress import Stages
 from ptq.proof import Measuring, Proof, prove, reference_of
+from ptq.protecting import protect, reasons
 from ptq.report import Report
 from ptq.report.comparison import LayerError
 from ptq.report.placement import ALL, Mode, Placement
 from ptq.report.profile import Profile
+from ptq.report.protection import Protection
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.host import host_key, host_target
 from ptq.schemes import SchemeWriter
 from ptq.source import Source
 from ptq.speed import SpeedGuard, layers_at_fault
 from ptq.targets import load_target
+from ptq.trial import Trial
 from ptq.version import Version, Writer
 from ptq.work import Work
 
 #: What keeps every node in float where no placement is faster.
 _SLOWER = "no placement with it is faster than float here"
+
+#: Samples on which it is measured what keeps the outputs from being near.
+_PROTECTED_ON = 8
 
 #: Samples on which a page compares layers: errors of single layers vary little between samples.
 _COMPARED = 8
@@ -78,6 +84,7 @@ class Run:
     Attributes:
         plan: the decisions, once `write` has made them.
         reference: the float file that was measured against, likewise.
+        protection: what stays in float for the sake of the outputs, likewise.
     """
 
     def __init__(self, job: Job) -> None:
@@ -103,6 +110,7 @@ class Run:
         self.prepared_is_faster = False
         self.reference = job.source.path
         self.plan = Plan(target=config.target, tensors={}, nodes=())
+        self.protection: Protection | None = None
 
     def write(self, drafts: Sequence[Draft]) -> Report:
         """Write the drafts, prove the first, and return the report on all.
@@ -159,6 +167,7 @@ class Run:
             placement=placement,
             faults=faults,
             refinements=() if _is_float(placement) else version.refinements,
+            protection=None if _is_float(placement) else self.protection,
         )
         return findings.report(*drafts, formats=self.config.formats)
 
@@ -215,7 +224,10 @@ class Run:
         if self.pinned is not None:
             pinned = Placement(mode="pinned", candidates=(), chosen=ALL, seconds=0.0)
             return self.writer.write_pinned(main.path, form, self.pinned), pinned
-        version, placement = self.writer.write(main.path, form), self._asked()
+        version, placement = (
+            self._protected(main, self.writer.write(main.path, form)),
+            self._asked(),
+        )
         if placer is None or not runs_here(self.config):
             return version, placement
         if isinstance(self.writer, SchemeWriter) and self.scheme == "weight-only":
@@ -231,6 +243,27 @@ class Run:
         if choice.chosen != ALL or choice.variants:
             version = self.writer.write(main.path, form, choice.keep_float, choice.variants)
         return version, placement
+
+    def _protected(self, main: Draft, version: Version) -> Version:
+        """Write the main draft again, with those layers in float that do most to the outputs."""
+        wanted_db, data = self.config.protected_db, self.inputs.calibration
+        if not wanted_db or self.static is None:
+            return version
+        if data is None or data.synthetic:
+            # of statistics or random numbers nothing can be learnt about the outputs
+            if self.config.protect is not None:
+                raise ConfigError("--protect runs the network on real inputs; give --calib-data")
+            return version
+        feeds = list(islice(iter(data), _PROTECTED_ON))
+        simulated = load_target(self.config.target).runtime != "onnxruntime"
+        error = Trial(feeds, self.source).error_of_file(main.path, simulated=simulated)
+        if error <= 10 ** (-wanted_db / 10):
+            return version
+        found = self.protection = protect(self.static, version, feeds, wanted_db)
+        if found is None or not found.layers:
+            return version
+        kept = {**version.keep_float, **reasons(found)}
+        return self.static.write(main.path, self.config.formats[0], kept)
 
     def _placer(self) -> Placer | None:
         """Return what can measure placements, if there is anything to run."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from ptq.data import Feed
@@ -26,6 +28,17 @@ class Trial:
     def error(self, model: bytes) -> float:
         """Return the squared error of a model's outputs, relative to the signal."""
         session = open_session(model, folder=self.folder)
+        found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
+        return relative_error(self.wanted, found)
+
+    def error_of_file(self, path: Path, *, simulated: bool) -> float:
+        """Return the same of a model in a file, with its external data beside it.
+
+        Args:
+            path: the file.
+            simulated: whether it is to be run as it is written, without fused kernels.
+        """
+        session = open_session(path, optimization="disabled" if simulated else "all")
         found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
         return relative_error(self.wanted, found)
 

@@ -30,6 +30,7 @@ from ptq.graph.switches import SwitchedModel, with_switches
 from ptq.graph.tensor_map import tensors_held, write_map
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
+from ptq.graph.workload import products_per_value
 from ptq.inputs import Inputs
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
@@ -201,6 +202,10 @@ class Work:
     def integer_without(self, keep_float: Mapping[str, str]) -> frozenset[str]:
         """Return the sites that there are where these nodes stay in float."""
         return frozenset(s.name for s in self._find(self.source.model, keep_float).sites)
+
+    def products_per_value(self, keep_float: Mapping[str, str]) -> dict[str, float]:
+        """Return how many products go into a value that a linear operator puts out, by name."""
+        return products_per_value(self._find(self.source.model, keep_float))
 
     def _sites(self, keep_float: Mapping[str, str]) -> Sites:
         sites = self._find(self.source.model, keep_float)

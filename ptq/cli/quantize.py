@@ -171,6 +171,13 @@ _MADE_FROM = {
     help="Take outliers out of what dense layers read and into their weights (SmoothQuant), for "
     "transformers; kept where the output's error is less with it on the calibration data.",
 )
+@click.option(
+    "--protect",
+    type=click.FloatRange(min=0),
+    metavar="DB",
+    help="Leave the layers in float whose integers do most to the outputs, as few as bring their "
+    "SQNR on calibration data to so many decibels; 0 for none.  [20 with --place auto, else 0]",
+)
 @shared.PLACEMENT
 @click.option(
     "--eval-data", metavar="DATA", help="Other inputs, to measure accuracy on: as --calib-data."
@@ -222,7 +229,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
         **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct")},
-        **{n: given[n] for n in ("equalize", "smooth")},
+        **{n: given[n] for n in ("equalize", "smooth", "protect")},
         block=int(given["block"]),
         weights_symmetric=given["symmetric_weights"],
         overrides=found.extras.get("override", ()),

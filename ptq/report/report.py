@@ -17,6 +17,7 @@ from ptq.report.comparison import LayerError
 from ptq.report.histograms import Histograms
 from ptq.report.placement import Placement
 from ptq.report.profile import Profile
+from ptq.report.protection import Protection
 from ptq.report.ranges import RangeSearch
 from ptq.report.refinement import Refinement
 from ptq.runtime.layer import Layer
@@ -161,6 +162,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         profile: what each layer costs in the float and in the quantized model; ``None`` likewise,
             or where the model is for another machine.
         histograms: values and ranges of activations and weights; ``None`` likewise.
+        protection: what stays in float for the sake of the outputs, and what that gave; ``None`` if
+            they were near enough, or nothing was to be protected.
         refinements: what ``--rounding gptq`` and ``--bias-correct`` did, in this order.
         schema: version of this format.
     """
@@ -196,6 +199,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[LayerError, ...] = ()
     profile: Profile | None = None
     histograms: Histograms | None = None
+    protection: Protection | None = None
     refinements: tuple[Refinement, ...] = ()
     schema: int = SCHEMA
 
