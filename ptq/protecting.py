@@ -174,8 +174,7 @@ def _work_of(
     shapes = tensor_shapes(work.source.model, results, feed, folder=work.source.folder)
     products = work.products_per_value(keep_float)
     values = [float(prod(shapes[s.result])) * (1.0 + products.get(s.name, 0.0)) for s in sites]
-    found = np.array(values) / (sum(values) or 1.0)
-    return found
+    return np.array(values) / (sum(values) or 1.0)
 
 
 def _layers(

@@ -1,0 +1,48 @@
+"""What to leave in float, against trying every set of layers."""
+
+from itertools import combinations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptq.search.spare import least_work
+
+LAYERS = 5
+
+
+@st.composite
+def problems(draw):
+    parts = draw(st.integers(1, 8))
+    share = st.sets(st.integers(0, LAYERS - 1), min_size=1, max_size=3).map(sorted)
+    touching = draw(st.lists(share, min_size=parts, max_size=parts))
+    noise = draw(st.lists(st.integers(0, 100), min_size=parts, max_size=parts))
+    work = draw(st.lists(st.integers(1, 100), min_size=LAYERS, max_size=LAYERS))
+    limit = draw(st.integers(0, 300)) + 0.5  # sums are whole: none is at the limit
+    return np.array(noise, float), touching, np.array(work, float), limit
+
+
+def remaining(noise, touching, chosen):
+    kept = [not set(layers) <= set(chosen) for layers in touching]
+    return noise[np.array(kept)].sum()
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_no_set_of_layers_is_enough_with_less_work(problem):
+    noise, touching, work, limit = problem
+    chosen = least_work(noise, touching, work, limit)
+    assert remaining(noise, touching, chosen) <= limit
+    enough = [
+        work[list(some)].sum()
+        for count in range(LAYERS + 1)
+        for some in combinations(range(LAYERS), count)
+        if remaining(noise, touching, some) <= limit
+    ]
+    # the solver may stop within its gap, of the work of all layers
+    assert work[list(chosen)].sum() <= min(enough) * 1.02 + 1e-6
+
+
+def test_a_tensor_is_spared_only_where_all_that_round_it_are_in_float():
+    noise, touching = np.array([1.0, 0.1]), [(0, 1), (2,)]
+    assert least_work(noise, touching, np.array([1.0, 1.0, 1.0]), 0.5) == (0, 1)
