@@ -35,8 +35,11 @@ def recipe_file(made: EmbeddedRecipe) -> str:
 
 
 def by_option(settings: msgspec.Struct) -> dict[str, Any]:
-    """Return the fields of settings by the names that they have as options and in recipes."""
-    fields = msgspec.to_builtins(settings)
+    """Return the fields of settings by the names that they have as options and in recipes.
+
+    Those that are ``None`` are left out: that is what leaving an option out says.
+    """
+    fields = {n: value for n, value in msgspec.to_builtins(settings).items() if value is not None}
     return {_SPELLED.get(n, n.replace("_", "-")): value for n, value in fields.items()}
 
 
@@ -44,7 +47,7 @@ def _options(made: EmbeddedRecipe) -> dict[str, Any]:
     """Return the options of `ptq quantize` that the recipe holds."""
     config = by_option(made.config)
     # what is empty says what leaving it out says
-    options = {n: v for n, v in config.items() if n != "overrides" and v not in ("", [], (), None)}
+    options = {n: v for n, v in config.items() if n != "overrides" and v not in ("", [], ())}
     if made.samples is not None:
         options["samples"] = made.samples
     if made.images is not None:

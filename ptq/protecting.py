@@ -9,7 +9,7 @@ will do (`ptq.search.spare`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -21,7 +21,7 @@ from ptq.numerics.arrays import F64
 from ptq.report.protection import ProtectedLayer, Protection
 from ptq.runtime.sizes import tensor_shapes
 from ptq.search.locate import locate
-from ptq.search.spare import least_work
+from ptq.search.spare import least_noise, least_work
 from ptq.search.trials import Damage, Trials
 from ptq.version import Version
 from ptq.work import Work
@@ -34,6 +34,12 @@ _TRIALS = 64
 
 #: How much of the work may be left in float, or the result would be no integer model any more.
 _MOST_WORK = 0.25
+
+#: How much of it may be where the outputs do not come as near as they should.
+_LITTLE_WORK = 0.1
+
+#: Then the noise must fall below this share of what it is without.
+_WORTH = 0.8
 
 #: How much all layers count beside their work, so that no crowd of small ones is left in float.
 _COUNTED = 0.5
@@ -96,24 +102,32 @@ def protect(
         located = locate(len(parts), measure, enough=limit / 4, trials=_TRIALS)
     costs = _work_of(work, version.keep_float, sites, feeds[0])
     few_layers = _COUNTED / len(sites)
+    touching = [part.layers for part in parts]
+
+    def choices() -> Iterator[tuple[int, ...]]:
+        for more_db in _STEPS_DB:
+            aim = float(10 ** (-(wanted_db + more_db) / 10))
+            chosen = least_work(located.noise, touching, costs + few_layers, aim)
+            if costs[list(chosen)].sum() > _MOST_WORK:
+                break
+            yield chosen
+        # where that is out of reach, a part of the way for a part of the work
+        yield least_noise(located.noise, touching, costs + few_layers, _LITTLE_WORK)
+
     best: tuple[Damage, tuple[int, ...]] = (total, ())
-    tried = located.measured + 1
-    last: tuple[int, ...] = ()
-    for more_db in _STEPS_DB:
-        aim = float(10 ** (-(wanted_db + more_db) / 10))
-        chosen = least_work(located.noise, [p.layers for p in parts], costs + few_layers, aim)
-        if chosen == last:
+    measured: set[tuple[int, ...]] = {()}
+    for chosen in choices():
+        if chosen in measured:
             continue
-        last = chosen
-        if costs[list(chosen)].sum() > _MOST_WORK:
-            break
+        measured.add(chosen)
         left = _left(work, version, [sites[i].name for i in chosen])
         damage = trials.damage(switched.of_sites(names - left))
-        tried += 1
         if damage.noise < best[0].noise:
             best = damage, chosen
         if damage.noise <= limit:
             break
+    if best[0].noise > max(_WORTH * total.noise, limit):
+        best = total, ()
     damage, chosen = best
     return Protection(
         wanted_db=wanted_db,
@@ -123,7 +137,7 @@ def protect(
         followed=len(_left(work, version, [sites[i].name for i in chosen])) - len(chosen),
         work=float(costs[list(chosen)].sum()),
         samples=len(feeds),
-        trials=tried,
+        trials=located.measured + len(measured),
     )
 
 

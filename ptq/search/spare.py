@@ -14,8 +14,9 @@ import numpy as np
 
 from ptq.numerics.arrays import F64
 
-#: How far from the least cost an answer may be, and how long to look for it.
-_GAP, _SECONDS = 0.02, 20.0
+#: How far from the best an answer may be, and how many nodes of the search tree are looked at: no
+#: time, or the same data could give two answers.
+_GAP, _NODES = 0.02, 20_000
 
 
 def least_work(
@@ -25,18 +26,51 @@ def least_work(
 
     Args:
         noise: of each part (a tensor or a weight), ``(parts,)``, 0 or more.
-        touching: by part, the layers that round it.
+        touching: by part, the layers that round it, one or more.
         work: of each layer, ``(layers,)``, more than 0.
         limit: on the sum of the noise of the parts that some layer still rounds, 0 or more.
+    """
+    total = float(noise.sum())
+    if total <= limit:
+        return ()
+    spent = np.r_[work / work.sum(), np.zeros(len(noise))]
+    spared = np.r_[np.zeros(len(work)), noise / total]
+    found = _solve(spent, touching, len(work), (spared, 1.0 - limit / total, np.inf))
+    return tuple(range(len(work))) if found is None else found
+
+
+def least_noise(
+    noise: F64, touching: Sequence[Sequence[int]], work: F64, most: float
+) -> tuple[int, ...]:
+    """Return the layers that leave least noise when they are in float, within so much work.
+
+    Args:
+        noise: as for `least_work`.
+        touching: likewise.
+        work: likewise.
+        most: limit on the work of the layers in float, 0 or more.
+    """
+    total = float(noise.sum())
+    if not total:
+        return ()
+    spent = np.r_[work / work.sum(), np.zeros(len(noise))]
+    spared = np.r_[np.zeros(len(work)), noise / total]
+    found = _solve(-spared, touching, len(work), (spent, -np.inf, most / work.sum()))
+    return () if found is None else found
+
+
+def _solve(
+    aim: F64, touching: Sequence[Sequence[int]], layers: int, limit: tuple[F64, float, float]
+) -> tuple[int, ...] | None:
+    """Return the layers in float of least aim, within a limit.
+
+    Variables are the layers in float, and the parts that are spared, each of which is no more than
+    any layer that rounds it; parts need not be whole, for layers that are make them so.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
-    parts, layers = len(noise), len(work)
-    total = float(noise.sum())
-    if total <= limit:
-        return ()
-    # x: layers in float; y: parts that are spared, each no more than any layer that rounds it
+    parts = len(touching)
     pairs = [(part, layer) for part, those in enumerate(touching) for layer in those]
     rows = np.arange(len(pairs))
     part_of, layer_of = np.array(pairs).T
@@ -45,17 +79,13 @@ def least_work(
         (np.r_[-ones, ones], (np.r_[rows, rows], np.r_[layer_of, layers + part_of])),
         shape=(len(pairs), layers + parts),
     )
-    spared = np.r_[np.zeros(layers), noise / total]
     found = milp(
-        np.r_[work / work.sum(), np.zeros(parts)],
+        aim,
         integrality=np.r_[np.ones(layers), np.zeros(parts)],
         bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(below, -np.inf, 0.0),
-            LinearConstraint(spared, 1.0 - limit / total, np.inf),
-        ],
-        options={"mip_rel_gap": _GAP, "time_limit": _SECONDS},
+        constraints=[LinearConstraint(below, -np.inf, 0.0), LinearConstraint(*limit)],
+        options={"mip_rel_gap": _GAP, "node_limit": _NODES},
     )
     if found.x is None:
-        return tuple(range(layers))
+        return None
     return tuple(int(i) for i in np.flatnonzero(found.x[:layers] > 0.5))

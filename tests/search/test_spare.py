@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptq.search.spare import least_work
+from ptq.search.spare import least_noise, least_work
 
 LAYERS = 5
 
@@ -41,6 +41,24 @@ def test_no_set_of_layers_is_enough_with_less_work(problem):
     ]
     # the solver may stop within its gap, of the work of all layers
     assert work[list(chosen)].sum() <= min(enough) * 1.02 + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_no_set_of_layers_leaves_less_noise_within_the_work(problem):
+    noise, touching, work, most = problem
+    chosen = least_noise(noise, touching, work, most)
+    assert work[list(chosen)].sum() <= most
+    possible = [
+        remaining(noise, touching, some)
+        for count in range(LAYERS + 1)
+        for some in combinations(range(LAYERS), count)
+        if work[list(some)].sum() <= most
+    ]
+    spared, best = (
+        noise.sum() - left for left in (remaining(noise, touching, chosen), min(possible))
+    )
+    assert spared >= best * 0.98 - 1e-6
 
 
 def test_a_tensor_is_spared_only_where_all_that_round_it_are_in_float():
