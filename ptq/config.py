@@ -151,7 +151,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         symmetric: whether activations have their zero point in the middle of the grid.
         equalize: whether scales of channels are moved between neighbouring layers, where the error
             of the network's output is a tenth less with it.
-        smooth: likewise, whether channels of what dense layers read are divided by their sizes.
+        smooth: likewise, whether channels of what dense layers read are divided by their sizes;
+            ``None`` tries it on models with layer norms where the outputs are further off than
+            ``protect`` says, before any layer is left in float.
         qcode_objective: what ``--calib qcode`` makes small: the error of each tensor (``mse``),
             its divergence (``kl``), or the error of the network's output (``output``).
         op_types: the only operator types that may become integer; empty for all the target runs.
@@ -184,7 +186,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     weights_symmetric: bool = True
     symmetric: bool = False
     equalize: bool = False
-    smooth: bool = False
+    smooth: bool | None = None
     qcode_objective: QCodeObjective = "mse"
     op_types: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()

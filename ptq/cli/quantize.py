@@ -166,10 +166,11 @@ _MADE_FROM = {
     "where the output's error is less with it on the calibration data.",
 )
 @click.option(
-    "--smooth",
-    is_flag=True,
+    "--smooth/--no-smooth",
+    default=None,
     help="Take outliers out of what dense layers read and into their weights (SmoothQuant), for "
-    "transformers; kept where the output's error is less with it on the calibration data.",
+    "transformers; kept where the output's error is less with it on the calibration data.  [where "
+    "the outputs fall short of --protect, and the model has layer norms]",
 )
 @click.option(
     "--protect",
