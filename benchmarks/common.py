@@ -75,7 +75,16 @@ def write_feeds(
 # -- jobs -----------------------------------------------------------------------------------------
 
 
-def run_job(name: str, *, threads: int = 1, cores: int | None = None, **arguments: object) -> dict:
+def run_job(
+    name: str,
+    *,
+    threads: int = 1,
+    cores: int | None = None,
+    script: Path = ROOT / "benchmarks" / "jobs.py",
+    python: str = sys.executable,
+    most_s: float | None = None,
+    **arguments: object,
+) -> dict:
     """Run a function of jobs.py in a new process and return its result, with ``wall_s`` added.
 
     ``wall_s`` is the life of the process, imports and all, without ``proof_s`` of the result.
@@ -85,13 +94,16 @@ def run_job(name: str, *, threads: int = 1, cores: int | None = None, **argument
         threads: how many threads it is told to use.
         cores: how many cores it may use; by default as many as threads, so that nothing it does
             beside is free.
+        script: the file of the function, if not jobs.py.
+        python: what runs it, such as that of another virtual environment.
+        most_s: stop it, as failed, when it takes longer.
         arguments: what else it takes.
 
     Raises:
-        JobError: it failed.
+        JobError: it failed, or took too long.
     """
     environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(ROOT), str(ROOT / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     environment["PTQ_CACHE"] = ""  # what earlier runs measured is neither used nor added to
@@ -99,11 +111,20 @@ def run_job(name: str, *, threads: int = 1, cores: int | None = None, **argument
         result = Path(folder) / "result.json"
         settings = {"threads": threads, "cores": cores or threads, **arguments}
         given = json.dumps(settings, default=str)
-        command = [sys.executable, str(ROOT / "benchmarks" / "jobs.py"), name, given, str(result)]
+        command = [python, str(script), name, given, str(result)]
         began = time.perf_counter()
-        done = subprocess.run(
-            command, env=environment, cwd=folder, capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                command,
+                env=environment,
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=most_s,
+            )
+        except subprocess.TimeoutExpired:
+            raise JobError(f"stopped after {most_s:.0f} s") from None
         wall_s = time.perf_counter() - began
         if done.returncode:
             said = done.stderr.strip() or f"exit code {done.returncode} (out of memory?)"

@@ -1,8 +1,9 @@
 """What the benchmarks measure, each job a process: python jobs.py NAME ARGUMENTS RESULT.
 
 The jobs of a user (plain, ptq, ort) return ``stages_s``, wall time by stage, ``work_s``, those
-stages that `run.py` compares, and ``peak_rss_mb``. Nothing heavy is imported up here: imports are
-a stage too, in the wall time of the process that `common.run_job` measures, not in ``work_s``.
+stages that `run.py` compares, ``cpu_s`` of the process, imports and all, and ``peak_rss_mb``.
+Nothing heavy is imported up here: imports are a stage too, in the wall time of the process that
+`common.run_job` measures, not in ``work_s``.
 """
 
 import json
@@ -13,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def main() -> None:
+def serve(*jobs) -> None:
+    """Run the one of these functions that the command line names, and write what it returns."""
     name, arguments, result = sys.argv[1:]
     given = json.loads(arguments)
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[-given.pop("cores") :])
-    Path(result).write_text(json.dumps(JOBS[name](**given), default=float))
+    found = {job.__name__: job for job in jobs}[name](**given)
+    Path(result).write_text(json.dumps(found, default=float))
 
 
 class Clock:
@@ -35,7 +38,12 @@ class Clock:
 
     def result(self, *work: str) -> dict:
         work_s = sum(self.seconds[stage] for stage in work)
-        return {"work_s": work_s, "stages_s": self.seconds, "peak_rss_mb": peak_rss_mb()}
+        return {
+            "work_s": work_s,
+            "stages_s": self.seconds,
+            "cpu_s": time.process_time(),
+            "peak_rss_mb": peak_rss_mb(),
+        }
 
 
 def peak_rss_mb() -> float:
@@ -85,13 +93,14 @@ def plain(model: str, feeds: str, threads: int) -> dict:
     return clock.result("session", "inference")
 
 
-def ptq(
+def ptq(  # noqa: PLR0913  arguments come by name
     model: str,
     feeds: str,
     output: str,
     method: str,
     threads: int,
     settings: dict[str, object] | None = None,
+    preset: str = "balanced",
 ) -> dict:
     """`ptq quantize` up to its proof: the work ends when the model is written and checked.
 
@@ -106,6 +115,7 @@ def ptq(
         threads: to observe with.
         settings: other fields of `ptq.QuantizeConfig`. By default all becomes integer that can,
             as with the others, and nothing is measured to choose.
+        preset: named defaults, over which the settings go.
     """
     clock = Clock()
     with clock.stage("import"):
@@ -114,12 +124,15 @@ def ptq(
 
         from ptq import QuantizeConfig, quantize
         from ptq.options import RunOptions
+        from ptq.presets import PRESETS
     checked = {}
-    given = {"calib": method, "place": ["all"], "allow_larger": True, **(settings or {})}
+    named = {k.replace("-", "_"): value for k, value in PRESETS[preset].settings.items()}
+    given = {"calib": method, "place": ["all"], "allow_larger": True, **named, **(settings or {})}
 
     def on_progress(progress) -> None:
         if progress.stage == "evaluate" and not checked:
-            checked.update(at=time.perf_counter(), peak_rss_mb=peak_rss_mb())
+            cpu_s = time.process_time()
+            checked.update(at=time.perf_counter(), cpu_s=cpu_s, peak_rss_mb=peak_rss_mb())
 
     began = time.perf_counter()
     result = quantize(
@@ -137,6 +150,7 @@ def ptq(
         "work_s": checked["at"] - began,
         "stages_s": {**clock.seconds, **result.report.stages_s},
         "proof_s": time.perf_counter() - checked["at"],
+        "cpu_s": checked["cpu_s"],
         "peak_rss_mb": checked["peak_rss_mb"],
         "peak_rss_with_proof_mb": peak_rss_mb(),
     }
@@ -175,11 +189,11 @@ def ort(  # noqa: PLR0913  arguments come by name
     folder = Path(output).parent
     ranges = folder / f"{Path(output).stem}.ranges.json"
     with clock.stage("prepare"):
-        prepared, notes = _prepare(model, folder / f"{Path(output).stem}.prepared.onnx")
+        prepared, notes = prepare(model, folder / f"{Path(output).stem}.prepared.onnx")
     with clock.stage("calibrate"):
         augmented = folder / f"{Path(output).stem}.augmented.onnx"
         calibrator = _calibrator(method, prepared, augmented, threads)
-        for reader in _readers(feeds, at_a_time):
+        for reader in readers(feeds, at_a_time):
             calibrator.collect_data(reader)
         save_tensors_data(calibrator.compute_data(), ranges)
         del calibrator
@@ -215,7 +229,7 @@ def ort_dynamic(model: str, output: str, threads: int, *, reduce_range: bool = F
         from onnxruntime.quantization import QuantType, quantize_dynamic
         from onnxruntime.quantization.registry import IntegerOpsRegistry
     with clock.stage("prepare"):
-        prepared, notes = _prepare(model, Path(output).with_suffix(".prepared.onnx"))
+        prepared, notes = prepare(model, Path(output).with_suffix(".prepared.onnx"))
     with clock.stage("quantize"):
         quantize_dynamic(
             str(prepared),
@@ -229,10 +243,17 @@ def ort_dynamic(model: str, output: str, threads: int, *, reduce_range: bool = F
     return {**clock.result("quantize"), "notes": notes}
 
 
+def prepared(model: str, output: str, threads: int) -> dict:
+    """Do nothing but prepare a model for a tool that has no preparation of its own."""
+    del threads
+    path, notes = prepare(model, Path(output))
+    return {"path": str(path), "notes": notes}
+
+
 _METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 
 
-def _prepare(model: str, prepared: Path) -> tuple[Path, list[str]]:
+def prepare(model: str, prepared: Path, least_opset: int = 13) -> tuple[Path, list[str]]:
     """Do what quantize_static's documentation recommends; per-axis weights need opset 13."""
     import onnx
     from onnx import version_converter
@@ -241,10 +262,11 @@ def _prepare(model: str, prepared: Path) -> tuple[Path, list[str]]:
     source, notes = Path(model), []
     proto = onnx.load(source)
     opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-    if opset < 13:
-        source = prepared.with_suffix(".opset17.onnx")
-        onnx.save(version_converter.convert_version(proto, 17), source)
-        notes.append(f"opset {opset} to 17")
+    if opset < least_opset:
+        raised = max(17, least_opset)
+        source = prepared.with_suffix(f".opset{raised}.onnx")
+        onnx.save(version_converter.convert_version(proto, raised), source)
+        notes.append(f"opset {opset} to {raised}")
     for skip_symbolic in (False, True):
         try:
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=skip_symbolic)
@@ -283,7 +305,7 @@ def _calibrator(method: str, model: Path, augmented: Path, threads: int):
     return made
 
 
-def _readers(folder: str, at_a_time: int | None):
+def readers(folder: str, at_a_time: int | None):
     """Yield calibration data readers that give all feeds between them."""
     from itertools import chain, islice
 
@@ -319,7 +341,9 @@ def accuracy(reference: str, candidates: dict[str, str], feeds: str, threads: in
         except PtqError as error:
             found[name] = {"error": str(error)}
         else:
-            found[name] = {"sqnr_db": result.sqnr_db}
+            each = [o.sqnr_db for o in result.outputs if o.sqnr_db is not None]
+            worst_db = min(each, default=None)
+            found[name] = {"sqnr_db": result.sqnr_db, "worst_db": worst_db}
         found[name]["size_bytes"] = Path(path).stat().st_size
     return {"models": found}
 
@@ -377,8 +401,5 @@ def metric(model: str, path: str, threads: int) -> dict:
     return {key: found[key] for key in ("primary", "primary_name", "n")}
 
 
-JOBS = {f.__name__: f for f in (plain, ptq, ort, ort_dynamic, accuracy, latency, host, metric)}
-
-
 if __name__ == "__main__":
-    main()
+    serve(plain, ptq, ort, ort_dynamic, prepared, accuracy, latency, host, metric)
