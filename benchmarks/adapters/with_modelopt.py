@@ -37,7 +37,6 @@ def static(model: str, feeds: str, output: str, threads: int, *, method: str) ->
         output,
         quantize_mode="int8",
         calibration_method=method,
-        high_precision_dtype="fp32",
     )
 
 
