@@ -8,9 +8,11 @@ from common import NOT_THERE, sqnr_cell, table
 #: Figures of each row, by its key, of each model.
 Found = Mapping[str, Mapping[str, Mapping]]
 
-#: A file of more than this share of the float model's size holds its weights in float: whatever its
-#: error, it is no answer.
-_LARGEST = 0.95
+#: From this SQNR on, in dB, nothing was quantized; only sums are in another order. 8 bits reach 60.
+_EQUAL_DB = 80.0
+
+#: A file this many times as large as the other side's has more of the model in float.
+_LARGER = 1.25
 
 #: How far apart two SQNRs are before one is called better, in dB: a tenth of the error's power.
 _EVEN_DB = 0.5
@@ -65,15 +67,13 @@ def model_table(rows: Mapping[str, Mapping]) -> str:
 def best(rows: Mapping[str, Mapping], group: str, *, ours: bool) -> str | None:
     """Return the key of the row of least error: of ptq's, or of the others'.
 
-    A file that is about as large as the float model, or gives the same, is not looked at: nothing
-    of weight was quantized.
+    A file that gives what the float model gives is not looked at: nothing was quantized.
     """
-    most = _LARGEST * rows.get("float", {}).get("size_bytes", math.inf)
     keys = [
         key
         for key, figures in rows.items()
-        if _group(key) == group and _is_ptq(key) == ours and math.isfinite(sqnr_db(figures))
-        if figures["size_bytes"] < most
+        if _group(key) == group and _is_ptq(key) == ours
+        if -math.inf < sqnr_db(figures) < _EQUAL_DB
     ]
     return max(keys, key=lambda key: sqnr_db(rows[key]), default=None)
 
@@ -124,7 +124,9 @@ def _verdict(rows: Mapping[str, Mapping], ours: str | None, theirs: str | None) 
     gain = sqnr_db(rows[ours]) - sqnr_db(rows[theirs])
     if abs(gain) < _EVEN_DB:
         return "even"
-    return "ptq" if gain > 0 else "others"
+    winner, loser = (ours, theirs) if gain > 0 else (theirs, ours)
+    larger = rows[winner]["size_bytes"] > _LARGER * rows[loser]["size_bytes"]
+    return f"{'ptq' if gain > 0 else 'others'}{', larger' if larger else ''}"
 
 
 def _number(figures: Mapping, key: str, form: str, unit: str = "", scale: float = 1.0) -> str:

@@ -70,9 +70,14 @@ def test_the_better_one_has_the_larger_sqnr_by_half_a_decibel(rival_table, ours,
     assert better(rival_table, made("W8A8: ptq x", ours), made("W8A8: rival", theirs)) == who
 
 
-@pytest.mark.parametrize("nothing", [made("W8A8: rival", None), made("W8A8: rival", 99.0, 990)])
+@pytest.mark.parametrize("nothing", [made("W8A8: rival", None), made("W8A8: rival", 99.0)])
 def test_a_rival_that_quantized_nothing_is_not_better(rival_table, nothing):
     assert better(rival_table, made("W8A8: ptq", 20.0), nothing) == "ptq"
+
+
+def test_the_better_one_is_marked_where_its_file_is_larger(rival_table):
+    rival = made("W8A8: rival", 30.0, 900)
+    assert better(rival_table, made("W8A8: ptq", 20.0), rival) == "others, larger"
 
 
 def test_rows_of_another_group_are_not_compared(rival_table):
