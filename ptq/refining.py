@@ -45,7 +45,7 @@ class Refiner:
         source: the float model.
         sites: what becomes integer.
         emit: quantizes it.
-        error: the relative squared error of the outputs of a quantized model.
+        error: that of the outputs of a quantized model (`OutputScore.error`).
         feeds: calibration samples.
         stages: told of what takes time.
         threads: within an operator.

@@ -11,8 +11,7 @@ from ptq.graph.save import to_bytes
 from ptq.numerics.arrays import F64
 from ptq.runtime.observe import in_order
 from ptq.runtime.session import Optimization, open_session, run
-from ptq.search.output_error import output_errors, output_signals
-from ptq.search.qcode import relative_error
+from ptq.search.output_error import OutputScore
 from ptq.source import Source
 
 
@@ -22,14 +21,16 @@ class Trial:
     def __init__(self, feeds: list[Feed], source: Source) -> None:
         reference = open_session(to_bytes(source.model), folder=source.folder)
         self.feeds = feeds
-        self.wanted = [run(reference, feed, where="a calibration sample") for feed in feeds]
+        self.score = OutputScore.of(
+            [run(reference, feed, where="a calibration sample") for feed in feeds]
+        )
         self.folder = source.folder
 
     def error(self, model: bytes) -> float:
-        """Return the squared error of a model's outputs, relative to the signal."""
+        """Return the error of a model's outputs (`OutputScore.error`)."""
         session = open_session(model, folder=self.folder)
         found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
-        return relative_error(self.wanted, found)
+        return self.score.error(found)
 
     def error_of_file(self, path: Path, *, simulated: bool) -> float:
         """Return the same of a model in a file, with its external data beside it.
@@ -43,7 +44,7 @@ class Trial:
         return relative_error(self.wanted, found)
 
     def errors(self, model: bytes, limit: float, *, simulated: bool, threads: int) -> F64 | None:
-        """Return the squared error of a model's outputs by feed, or ``None`` beyond the limit."""
+        """Return the error of a model's outputs by feed, or ``None`` if the sum exceeds a limit."""
         level: Optimization = "disabled" if simulated else "all"
         session = open_session(model, folder=self.folder, optimization=level)
 
@@ -51,4 +52,4 @@ class Trial:
             return run(session, feed, where="a calibration sample")
 
         found = in_order(outputs, self.feeds, threads)
-        return output_errors(self.wanted, found, output_signals(self.wanted), limit=limit)
+        return self.score.errors(found, limit=limit)

@@ -400,7 +400,7 @@ class Work:
         scaled = with_scales_as_inputs(model, emitted.scales, self.source.folder)
         with self.stages.stage("search", len(plan.tensors)) as step:
             found = search_exponents(
-                scaled, plan.tensors, trial.wanted, trial.feeds, keep=keep, on_tensor=step
+                scaled, plan.tensors, trial.score, trial.feeds, keep=keep, on_tensor=step
             )
         return found.ranges
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import gcd
@@ -36,20 +36,24 @@ class Observation:
         stats: by tensor name.
         feeds: how many feeds were run.
         data_digest: SHA-256 over the feeds, in order.
+        without: the same by tensor name without the feeds that were kept out; where those hold all
+            values of a tensor, with them.
     """
 
     stats: dict[str, TensorStats]
     feeds: int
     data_digest: str
+    without: dict[str, TensorStats]
 
 
-def observe(
+def observe(  # noqa: PLR0913 - what to run, on what, and how
     tapped: TappedModel,
     feeds: Iterable[Feed],
     *,
     ema_decay: float,
     threads: int = 1,
     folder: Path | None = None,
+    keep_out: Collection[int] = (),
     on_feed: Callable[[], None] = lambda: None,
 ) -> Observation:
     """Run the tapped model on every feed and summarize the tapped tensors.
@@ -64,6 +68,7 @@ def observe(
         ema_decay: the decay of the moving averages of minimum and maximum.
         threads: how many feeds to run at once.
         folder: where the model's external data lies.
+        keep_out: positions of feeds without which there are to be statistics, too.
         on_feed: called after each feed.
 
     Raises:
@@ -71,18 +76,21 @@ def observe(
         DataError: onnxruntime fails on a feed.
     """
     names = (*tapped.inputs, *(p.tensor for p in tapped.probes))
-    summary = _Summary(names, ema_decay)
+    averages = _Averages(len(names), ema_decay)
+    summary, kept_out = _Summary(names), _Summary(names)
     digest = hashlib.sha256()
     session = open_session(tapped.model, folder=folder) if tapped.probes else None
     reader = _Reader(tapped, session)
     count = 0
     for readings in in_order(reader.read, _hashed(feeds, digest), threads):
-        summary.add(readings, count)
+        (kept_out if count in keep_out else summary).add(readings, count)
+        averages.add(readings)
         count += 1
         on_feed()
     if not count:
         raise CalibrationError("there is no calibration sample; give at least one")
-    return Observation(summary.stats(), count, digest.hexdigest())
+    stats, without = _stats(averages, summary, kept_out)
+    return Observation(stats, count, digest.hexdigest(), without)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,42 +161,59 @@ def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-class _Summary:
-    """Sums up readings; memory is bounded by a buffer and one histogram for each tensor.
+class _Averages:
+    """Moving averages over all feeds in their order.
 
-    What it does to extremes is what `MinMax` and `EmaMinMax` do when they are added, for all
-    tensors at once: a thousand small additions for each feed would cost as much as some networks.
+    What it does to extremes is what `EmaMinMax` does when it is added, for all tensors at once: a
+    thousand small additions for each feed would cost as much as some networks.
     """
 
-    def __init__(self, names: Sequence[str], ema_decay: float) -> None:
-        count = len(names)
-        self.names = names
-        self.decay = ema_decay
-        self.lo, self.hi = np.full(count, np.inf), np.full(count, -np.inf)
-        self.sizes, self.batches = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    def __init__(self, count: int, decay: float) -> None:
+        self.decay = decay
+        self.batches = np.zeros(count, np.int64)
         # rows: moving averages of minimum and maximum, and the extremes of the first batch
         self.ema, self.first = np.zeros((2, count)), np.zeros((2, count))
+
+    def add(self, readings: _Readings) -> None:
+        extremes = np.stack([readings.lo, readings.hi])
+        seen, begun = readings.sizes > 0, self.batches > 0
+        faded = np.where(begun, extremes + self.decay * (self.ema - extremes), extremes)
+        self.ema = np.where(seen, faded, self.ema)
+        self.first = np.where(seen & ~begun, extremes, self.first)
+        self.batches += seen
+
+    def of(self, i: int) -> EmaMinMax:
+        lo, hi = self.ema[:, i].tolist()
+        first_lo, first_hi = self.first[:, i].tolist()
+        return EmaMinMax(lo, hi, first_lo, first_hi, int(self.batches[i]), self.decay)
+
+
+class _Summary:
+    """Sums up extremes and values; memory is bounded by a buffer and a histogram for each tensor.
+
+    What it does to extremes is what `MinMax` does when it is added.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        count = len(names)
+        self.names = names
+        self.lo, self.hi = np.full(count, np.inf), np.full(count, -np.inf)
+        self.sizes = np.zeros(count, np.int64)
         self.hist: list[Histogram | None] = [None] * count
         self.buffers: list[list[np.ndarray]] = [[] for _ in names]
         self.buffered = [0] * count
 
     def add(self, readings: _Readings, index: int) -> None:
-        extremes = np.stack([readings.lo, readings.hi])
-        finite = np.isfinite(extremes).all(axis=0)
+        finite = np.isfinite([readings.lo, readings.hi]).all(axis=0)
         if not finite.all():
             raise CalibrationError(
                 f"tensor '{self.names[int(finite.argmin())]}' takes a NaN or infinite value in "
                 f"calibration sample {index}; check the preprocessing of the data"
             )
         seen = readings.sizes > 0
-        begun = self.batches > 0
         np.minimum(self.lo, readings.lo, out=self.lo, where=seen)
         np.maximum(self.hi, readings.hi, out=self.hi, where=seen)
-        faded = np.where(begun, extremes + self.decay * (self.ema - extremes), extremes)
-        self.ema = np.where(seen, faded, self.ema)
-        self.first = np.where(seen & ~begun, extremes, self.first)
         self.sizes += readings.sizes
-        self.batches += seen
         for i, sample in enumerate(readings.samples):
             self.buffers[i].append(sample)
             self.buffered[i] += sample.size
@@ -203,25 +228,38 @@ class _Summary:
         self.buffers[i] = []
         self.buffered[i] = 0
 
-    def stats(self) -> dict[str, TensorStats]:
-        found: dict[str, TensorStats] = {}
-        for i, name in enumerate(self.names):
-            self._flush(i)
-            hist = self.hist[i]
-            if hist is None:
-                raise CalibrationError(
-                    f"tensor '{name}' was empty in every calibration sample; exclude its reader"
-                )
-            found[name] = TensorStats(self._minmax(i), self._ema(i), hist)
-        return found
+    def of(self, i: int) -> tuple[MinMax, Histogram] | None:
+        """Return what was seen of a tensor, or ``None``."""
+        self._flush(i)
+        hist = self.hist[i]
+        if hist is None:
+            return None
+        return MinMax(float(self.lo[i]), float(self.hi[i]), int(self.sizes[i])), hist
 
-    def _minmax(self, i: int) -> MinMax:
-        return MinMax(float(self.lo[i]), float(self.hi[i]), int(self.sizes[i]))
 
-    def _ema(self, i: int) -> EmaMinMax:
-        lo, hi = self.ema[:, i].tolist()
-        first_lo, first_hi = self.first[:, i].tolist()
-        return EmaMinMax(lo, hi, first_lo, first_hi, int(self.batches[i]), self.decay)
+def _stats(
+    averages: _Averages, summary: _Summary, kept_out: _Summary
+) -> tuple[dict[str, TensorStats], dict[str, TensorStats]]:
+    """Return the statistics of all feeds, and those without what was kept out."""
+    whole: dict[str, TensorStats] = {}
+    without: dict[str, TensorStats] = {}
+    for i, name in enumerate(summary.names):
+        ema = averages.of(i)
+        parts = [
+            TensorStats(found[0], ema, found[1])
+            for found in (summary.of(i), kept_out.of(i))
+            if found is not None
+        ]
+        if not parts:
+            raise CalibrationError(
+                f"tensor '{name}' was empty in every calibration sample; exclude its reader"
+            )
+        without[name] = parts[0]
+        minmax, hist = parts[0].minmax, parts[0].hist
+        for other in parts[1:]:
+            minmax, hist = minmax + other.minmax, hist + other.hist
+        whole[name] = TensorStats(minmax, ema, hist)
+    return whole, without
 
 
 def _hashed(feeds: Iterable[Feed], digest: hashlib._Hash) -> Iterator[Feed]:

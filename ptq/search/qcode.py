@@ -2,13 +2,13 @@
 
 Reference: the accuracy-aware variant of truncation without retraining, as the survey of quantized
 CNNs describes it (ALGORITHMS B7 c): a coordinate search over the exponents, started from the
-layer-wise optimum. The metric is the squared error of the outputs, which needs no labels.
+layer-wise optimum. The metric is the error of the outputs, which needs no labels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from ptq.data.feeds import Feed
 from ptq.graph.scales import ScaledModel
 from ptq.plan import Decision
 from ptq.runtime.session import open_session, run
+from ptq.search.output_error import OutputScore
 
 #: Sweeps over all tensors; the search nearly always stops by itself after two.
 _MAX_SWEEPS = 4
@@ -29,7 +30,7 @@ class QCodeResult:
 
     Attributes:
         ranges: the chosen range of every tensor searched.
-        start_error: squared output error of the layer-wise choice, relative to the signal.
+        start_error: output error of the layer-wise choice (`OutputScore`).
         error: the same after the search; never larger.
         evaluations: how often the network's error was measured.
     """
@@ -43,7 +44,7 @@ class QCodeResult:
 def search_exponents(
     scaled: ScaledModel,
     decisions: Mapping[str, Decision],
-    references: Sequence[Sequence[np.ndarray]],
+    score: OutputScore,
     feeds: Sequence[Feed],
     *,
     keep: Collection[str] = (),
@@ -56,12 +57,12 @@ def search_exponents(
     Args:
         scaled: the quantized model whose activation scales are inputs.
         decisions: the layer-wise choice, with power-of-two scales.
-        references: the float model's outputs, by feed.
+        score: compares with the float model's outputs on the feeds.
         feeds: what to measure on; the fewer, the more the result fits just them.
         keep: tensors whose scale stays as it is, whoever shares it.
         on_tensor: called after each tensor of a sweep.
     """
-    search = _Search(scaled, references, feeds)
+    search = _Search(scaled, score, feeds)
     turned = {n: d for n, d in decisions.items() if n in scaled.inputs and d.observed not in keep}
     groups = _groups(turned)
     scales = {name: d.scale for name, d in decisions.items()}
@@ -94,19 +95,19 @@ def _range(factor: float, decision: Decision) -> Range:
 
 
 class _Search:
-    """Measures the relative squared error of the outputs for given scales."""
+    """Measures the error of the outputs for given scales."""
 
     def __init__(
         self,
         scaled: ScaledModel,
-        references: Sequence[Sequence[np.ndarray]],
+        score: OutputScore,
         feeds: Sequence[Feed],
     ) -> None:
         # the scales are inputs, so that nothing can be fused anyway: this is simulation
         self.session = open_session(scaled.model, optimization="basic", folder=scaled.folder)
         self.inputs = scaled.inputs
         self.outputs = scaled.outputs
-        self.references = references
+        self.score = score
         self.feeds = feeds
         self.evaluations = 0
 
@@ -120,40 +121,4 @@ class _Search:
             run(self.session, {**feed, **given}, self.outputs, where="a calibration sample")
             for feed in self.feeds
         )
-        return relative_error(self.references, found, limit=limit)
-
-
-def relative_error(
-    references: Sequence[Sequence[np.ndarray]],
-    found: Iterable[Sequence[np.ndarray]],
-    *,
-    limit: float = math.inf,
-) -> float:
-    """Return the squared error of a network's outputs, relative to their energy.
-
-    Args:
-        references: the float model's outputs, by feed.
-        found: the other model's; taken one by one.
-        limit: stop, and return infinity, as soon as the result is certain to exceed it.
-    """
-    signal = sum(_energy(a) for wanted in references for a, _ in _floats(wanted, wanted))
-    signal = signal or 1.0  # a network that gives only zeros: the noise itself
-    noise = 0.0
-    for wanted, got in zip(references, found, strict=True):
-        noise += sum(_energy(a - b) for a, b in _floats(wanted, got))
-        if noise > limit * signal:
-            return math.inf
-    return noise / signal
-
-
-def _floats(
-    wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pair up the floating-point outputs."""
-    for a, b in zip(wanted, found, strict=True):
-        if np.issubdtype(a.dtype, np.floating):
-            yield a.astype(np.float64), b.astype(np.float64)
-
-
-def _energy(values: np.ndarray) -> float:
-    return float(np.vdot(values, values))
+        return self.score.error(found, limit=limit)

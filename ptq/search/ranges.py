@@ -16,14 +16,12 @@ import numpy as np
 from ptq.calib import Range
 from ptq.errors import CalibrationError
 from ptq.numerics.arrays import F64
+from ptq.search.output_error import decibels, mean_db
 
 #: What must speak for a change of some tensors: the mean gain of the samples in standard errors,
 #: and in dB. Forty chances at two standard errors let one through by luck.
 _STANDARD_ERRORS = 2.0
 _LEAST_GAIN_DB = 0.05
-
-#: A sample counts for no more than this, or those that are all but exact would decide.
-_MOST_DB = 60.0
 
 #: Fewer samples do not tell a gain from noise; then only the method is chosen.
 LEAST_SAMPLES = 4
@@ -37,8 +35,8 @@ _HOPELESS = 4.0
 #: Ranges whose ends differ by less than this share of their width are one.
 _ALIKE = 0.03
 
-#: Squared output error of a method with others for some tensors, relative to the signal of each
-#: sample, or ``None`` if their sum exceeds the limit.
+#: Output error of a method with others for some tensors by sample (`OutputScore`), or ``None`` if
+#: the sum exceeds the limit.
 Measure = Callable[[str, Mapping[str, str], float], F64 | None]
 
 
@@ -112,19 +110,6 @@ def search_ranges(
     )
 
 
-def mean_db(errors: F64) -> float:
-    """Return the mean SQNR of samples, of which none counts for more than 60 dB.
-
-    Args:
-        errors: squared error relative to the signal, by sample.
-    """
-    return float(_decibels(errors).mean())
-
-
-def _decibels(errors: F64) -> F64:
-    return -10 * np.log10(np.maximum(errors, 10 ** (-_MOST_DB / 10)))
-
-
 @dataclass(slots=True)
 class _Climb:
     """A greedy search: what gains stays."""
@@ -156,7 +141,7 @@ class _Climb:
         errors = self.measure(self.method, tensors, _HOPELESS * float(self.errors.sum()))
         if errors is None:
             return -math.inf, False
-        gains = _decibels(errors) - _decibels(self.errors)
+        gains = decibels(errors) - decibels(self.errors)
         gain = float(gains.mean())
         noise = float(gains.std(ddof=1)) / math.sqrt(gains.size)
         kept = gain > max(_LEAST_GAIN_DB, _STANDARD_ERRORS * noise)

@@ -138,6 +138,19 @@ def test_order_and_shards_make_no_difference_to_extremes_and_histograms(name):
             assert merged.hist == whole.stats[tensor].hist
 
 
+@pytest.mark.parametrize("name", ["images of one size", "rows", "tokens"])
+def test_feeds_are_kept_out_in_the_same_pass(name):
+    model, tensors, feeds = case(name)
+    tapped = tap(model, tensors, feed=feeds[0], sample_size=32)
+    whole = observe(tapped, feeds, ema_decay=0.9)
+    split = observe(tapped, feeds, ema_decay=0.9, keep_out={1})
+    others = observe(tapped, feeds[:1] + feeds[2:], ema_decay=0.9)
+    assert as_arrays(split.stats) == as_arrays(whole.stats) == as_arrays(whole.without)
+    for tensor in tensors:
+        without, expected = split.without[tensor], others.stats[tensor]
+        assert (without.minmax, without.hist) == (expected.minmax, expected.hist)
+
+
 def test_shards_in_order_continue_the_moving_averages():
     model, tensors, feeds = case("rows")
     whole = observed(model, tensors, feeds)

@@ -22,6 +22,7 @@ from ptq.graph.scales import with_scales_as_inputs
 from ptq.graph.sites import requests
 from ptq.numerics.qtype import UINT8
 from ptq.plan.make import RangeChoice, decide
+from ptq.search.output_error import OutputScore
 from ptq.search.qcode import search_exponents
 
 NETS = {
@@ -46,20 +47,21 @@ def net(name):
 
 
 def searched(quantized: Quantized, feeds):
-    wanted = [run(quantized.source, feed) for feed in feeds]
+    score = OutputScore.of([run(quantized.source, feed) for feed in feeds])
     model, emitted = emit(quantized, absorb=False)
     scaled = with_scales_as_inputs(model, emitted.scales, None)
-    return search_exponents(scaled, quantized.plan.tensors, wanted, feeds)
+    return search_exponents(scaled, quantized.plan.tensors, score, feeds)
 
 
 def error(quantized: Quantized, feeds) -> float:
-    """Measure noise over signal on the emitted model itself."""
-    noise = signal = 0.0
-    for feed in feeds:
-        for a, b in zip(run(quantized.source, feed), run(quantized.model, feed), strict=True):
-            noise += float(np.sum((a.astype(np.float64) - b) ** 2))
-            signal += float(np.sum(a.astype(np.float64) ** 2))
-    return noise / signal
+    """Measure noise over signal on the emitted model itself, the geometric mean of the feeds."""
+    return share([(run(quantized.source, f)[0], run(quantized.model, f)[0]) for f in feeds])
+
+
+def share(pairs) -> float:
+    noises = [np.sum((a - b) ** 2, dtype=np.float64) for a, b in pairs]
+    signal = np.mean([np.sum(a**2, dtype=np.float64) for a, _ in pairs])
+    return float(np.exp(np.mean(np.log(np.maximum(noises / signal, 1e-6)))))
 
 
 def with_ranges(quantized: Quantized, text, ranges, feeds) -> Quantized:
@@ -135,10 +137,7 @@ def test_it_finds_the_optimum_of_a_tiny_network(name, objective):
             if name in scaled.inputs
         }
         got = [session.run(None, {**feed, **scales})[0] for feed in feeds]
-        noise = sum(
-            np.sum((a - b) ** 2, dtype=np.float64) for a, b in zip(wanted, got, strict=True)
-        )
-        best = min(best, noise / sum(np.sum(a**2, dtype=np.float64) for a in wanted))
+        best = min(best, share(list(zip(wanted, got, strict=True))))
     # a coordinate search can end beside the optimum of two scales that go together; here by 10 %
     assert best * (1 - 1e-6) <= found.error <= best * 1.1
 
@@ -162,11 +161,11 @@ def test_evaluations_are_two_for_each_scale_and_sweep(name, scales):
     feeds = [random_feed(prepare(text))]
     quantized = quantize(text, feeds=feeds)
     calls = []
-    wanted = [run(quantized.source, feed) for feed in feeds]
+    score = OutputScore.of([run(quantized.source, feed) for feed in feeds])
     model, emitted = emit(quantized, absorb=False)
     scaled = with_scales_as_inputs(model, emitted.scales, None)
     found = search_exponents(
-        scaled, quantized.plan.tensors, wanted, feeds, on_tensor=lambda: calls.append(1)
+        scaled, quantized.plan.tensors, score, feeds, on_tensor=lambda: calls.append(1)
     )
     assert found.evaluations == 1 + 2 * len(calls)
     assert len(calls) % scales == 0

@@ -8,7 +8,8 @@ import pytest
 
 from ptq.calib import Range
 from ptq.errors import CalibrationError
-from ptq.search.ranges import LEAST_SAMPLES, mean_db, search_ranges
+from ptq.search.output_error import mean_db
+from ptq.search.ranges import LEAST_SAMPLES, search_ranges
 
 SAMPLES = 8
 WIDTHS = {"wide": 8.0, "middle": 4.0, "narrow": 1.0}
