@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,6 +170,32 @@ def observe_tensors(
         CalibrationError: there is no sample, or a tensor is not finite.
         DataError: a sample does not fit the model.
     """
+    return observe_apart(source, tensors, data, settings, (), on_feed=on_feed)[0]
+
+
+def observe_apart(
+    source: Source,
+    tensors: Sequence[str],
+    data: Dataset,
+    settings: ObserverSettings,
+    keep_out: Collection[int],
+    *,
+    on_feed: Callable[[], None] = lambda: None,
+) -> tuple[Calibration, dict[str, TensorStats]]:
+    """Return the statistics of those tensors, and those without some samples, from one pass.
+
+    Args:
+        source: the model.
+        tensors: what to observe.
+        data: all samples.
+        settings: how to observe.
+        keep_out: positions of the samples to be without.
+        on_feed: called after each sample.
+
+    Raises:
+        CalibrationError: there is no sample, or a tensor is not finite.
+        DataError: a sample does not fit the model.
+    """
     sample_size = settings.for_feeds(data.expected)
     tapped = tap(source.model, tensors, feed=_first(data), sample_size=sample_size)
     found = observe(
@@ -178,6 +204,7 @@ def observe_tensors(
         ema_decay=settings.ema_decay,
         threads=settings.threads,
         folder=source.folder,
+        keep_out=keep_out,
         on_feed=on_feed,
     )
     header = Header(
@@ -190,7 +217,7 @@ def observe_tensors(
         sample_size=sample_size,
         ema_decay=settings.ema_decay,
     )
-    return Calibration(header, found.stats)
+    return Calibration(header, found.stats), found.without
 
 
 def _first(data: Dataset) -> Feed:

@@ -105,19 +105,26 @@ class Candidates:
         stats: what was observed, by tensor.
         choice_of: how a method's ranges become scales.
         others: tensors of which the user said the method.
-        errors_of: output error of a plan by sample, or ``None`` where it exceeds a limit.
+        errors_of: output error of a plan by sample, of some samples or all, or ``None`` where it
+            exceeds a limit.
     """
 
     asked: Sequence[Request]
     stats: Mapping[str, TensorStats]
     choice_of: Callable[[Solver], RangeChoice]
     others: Mapping[str, RangeChoice]
-    errors_of: Callable[[dict[str, Decision], float], F64 | None]
+    errors_of: Callable[[dict[str, Decision], float, Sequence[int] | None], F64 | None]
     choices: dict[str, RangeChoice] = field(default_factory=dict)
 
-    def measure(self, method: str, tensors: Mapping[str, str], limit: float) -> F64 | None:
+    def measure(
+        self,
+        method: str,
+        tensors: Mapping[str, str],
+        limit: float,
+        samples: Sequence[int] | None = None,
+    ) -> F64 | None:
         """Return the output error of a method with others for some tensors."""
-        return self.errors_of(self._decisions(method, tensors), limit)
+        return self.errors_of(self._decisions(method, tensors), limit, samples)
 
     def ranges(self, method: str) -> dict[str, Range]:
         """Return what a method makes of the tensors that can have another one's range."""
@@ -138,20 +145,22 @@ class Candidates:
         return self.choices[method]
 
 
-def searched(found: RangeResult, samples: int, *, apart: bool) -> RangeSearch:
+def searched(found: RangeResult, *, apart: bool) -> RangeSearch:
     """Return what the report says of a search.
 
     Args:
         found: its result.
-        samples: how many it measured on.
         apart: whether these were kept out of the statistics.
     """
     return RangeSearch(
         chosen=found.method,
-        candidates=tuple(RangeCandidate(method=m, sqnr_db=db) for m, db in found.sqnr_db.items()),
+        candidates=tuple(
+            RangeCandidate(method=m, sqnr_db=db, samples=found.samples[m])
+            for m, db in found.sqnr_db.items()
+        ),
         tensors=dict(sorted(found.tensors.items())),
         sqnr_db=found.best_db,
         trials=found.trials,
-        samples=samples,
+        samples=found.samples[found.method],
         held_out=apart,
     )

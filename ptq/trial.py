@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +42,32 @@ class Trial:
         """
         session = open_session(path, optimization="disabled" if simulated else "all")
         found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
-        return relative_error(self.wanted, found)
+        return self.score.error(found)
 
-    def errors(self, model: bytes, limit: float, *, simulated: bool, threads: int) -> F64 | None:
-        """Return the error of a model's outputs by feed, or ``None`` if the sum exceeds a limit."""
+    def errors(
+        self,
+        model: bytes,
+        limit: float,
+        samples: Sequence[int] | None = None,
+        *,
+        simulated: bool,
+        threads: int,
+    ) -> F64 | None:
+        """Return the error of a model's outputs by feed, or ``None`` if the sum exceeds a limit.
+
+        Args:
+            model: the bytes of a quantized model.
+            limit: of the sum.
+            samples: positions of the feeds to run; all if ``None``.
+            simulated: whether not to fuse, as another machine's kernels would compute otherwise.
+            threads: how many feeds run at once.
+        """
+        chosen = range(len(self.feeds)) if samples is None else samples
         level: Optimization = "disabled" if simulated else "all"
         session = open_session(model, folder=self.folder, optimization=level)
 
         def outputs(feed: Feed) -> list[np.ndarray]:
             return run(session, feed, where="a calibration sample")
 
-        found = in_order(outputs, self.feeds, threads)
-        return self.score.errors(found, limit=limit)
+        found = in_order(outputs, [self.feeds[i] for i in chosen], threads)
+        return self.score.of_samples(chosen).errors(found, limit=limit)

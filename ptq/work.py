@@ -13,7 +13,7 @@ import numpy as np
 from ptq import __version__
 from ptq.calib import Range, Solver, parse_method
 from ptq.calib.auto import AutoSolver
-from ptq.calibration import Calibration, ObserverSettings, observe_tensors
+from ptq.calibration import Calibration, ObserverSettings, observe_apart, observe_tensors
 from ptq.config import FileFormat, QuantizeConfig
 from ptq.data import Dataset, Feed
 from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
@@ -90,6 +90,8 @@ class Work:
             self.calibration = Calibration.load(inputs.statistics)
             self.calibration.require_fresh(source, inputs.statistics, inputs.calibration)
         self.range_search: RangeSearch | None = None
+        #: statistics without the samples that a search over ranges measures on
+        self.apart: Mapping[str, TensorStats] | None = None
         if self.solver.runs_network and inputs.calibration is None:
             raise ConfigError(f"--calib {config.calib} runs the network; give --calib-data")
 
@@ -295,17 +297,23 @@ class Work:
         assert data is not None, "the constructor asks for it"
         split, sites = Split.of(len(data)), self._sites({})
         trial = Trial(list(Part(data, split.chosen_on)), self.source)
-        asked, stats = requests(sites), self.observed().stats
+        asked = requests(sites)
+        stats: Mapping[str, TensorStats] = self.observed().stats
         if split.solved_from:
-            stats = self._observed_of(Part(data, split.solved_from), asked)
+            part = Part(data, split.solved_from)
+            stats = self.apart or self._observed_of(part, asked)
         nodes = plan_nodes(self.source.model, sites, symmetric=self.config.weights_symmetric)
         simulated, weights = self.config.target != host_target(), KnownWeights()
 
-        def errors_of(decisions: dict[str, Decision], limit: float) -> F64 | None:
+        def errors_of(
+            decisions: dict[str, Decision], limit: float, samples: Sequence[int] | None
+        ) -> F64 | None:
             plan = Plan(target=self.target.name, tensors=decisions, nodes=nodes)
             model = self.source.model.clone()
             self._emit(model, {}, plan, known=weights)
-            return trial.errors(to_bytes(model), limit, simulated=simulated, threads=self.threads)
+            return trial.errors(
+                to_bytes(model), limit, samples, simulated=simulated, threads=self.threads
+            )
 
         candidates = Candidates(
             asked,
@@ -319,10 +327,11 @@ class Work:
                 CANDIDATES,
                 candidates.ranges,
                 candidates.measure,
+                samples=len(trial.feeds),
                 trials=solver.trials,
                 on_trial=step,
             )
-        return searched(found, len(trial.feeds), apart=bool(split.solved_from))
+        return searched(found, apart=bool(split.solved_from))
 
     def _observed_of(self, part: Dataset, asked: Sequence[Request]) -> dict[str, TensorStats]:
         """Return statistics of some of the samples, for a search that measures on others."""
@@ -376,9 +385,20 @@ class Work:
             computed = (r.tensor for r in asked if r.constant is None)
             wanted = list(dict.fromkeys((*computed, *tensors)))
         with self.stages.stage("observe", data.expected) as step:
-            found = observe_tensors(self.source, wanted, data, self._observer(), on_feed=step)
+            found, apart = observe_apart(
+                self.source, wanted, data, self._observer(), self._kept_out(data), on_feed=step
+            )
+        # a later pass is for other tensors, of which a search that is done knows nothing
+        self.apart = self.apart or apart
         self.calibration = Calibration(found.header, {**found.stats, **known})
         self._observe(tensors)
+
+    def _kept_out(self, data: Dataset) -> tuple[int, ...]:
+        """Return the samples that a search over ranges measures on, if it can have its own."""
+        if not isinstance(self.solver, AutoSolver):
+            return ()
+        split = Split.of(len(data))
+        return split.chosen_on if split.solved_from else ()
 
     def _feeds(self, option: str, count: int) -> list[Feed]:
         """Return the first calibration samples, for an option that runs the network on them."""

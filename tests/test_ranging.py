@@ -104,7 +104,7 @@ def test_only_tensors_with_a_range_of_their_own_can_get_another():
     mine = {"mine": choice_of(parse_method("minmax"))}
     measured = []
 
-    def errors_of(decisions, limit):
+    def errors_of(decisions, limit, samples):
         measured.append((decisions, limit))
 
     candidates = Candidates(asked, stats, choice_of, mine, errors_of)
@@ -124,11 +124,18 @@ def test_candidates_are_methods_of_ordinary_grids():
 
 @pytest.mark.parametrize("apart", [True, False])
 def test_the_line_says_what_was_chosen_from_what(apart):
-    result = RangeResult("mse", {"t": "kl"}, {"kl": 10.0, "mse": 20.0, "minmax": None}, 23.01, 9)
-    found = searched(result, 12, apart=apart)
+    result = RangeResult(
+        "mse",
+        {"t": "kl"},
+        {"kl": 10.0, "mse": 20.0, "minmax": None},
+        {"kl": 4, "mse": 12, "minmax": 12},
+        23.01,
+        9,
+    )
+    found = searched(result, apart=apart)
     line = range_line(found)
     assert line == (
         f"--calib auto chose mse: 20.0 dB on 12 {'held-out' if apart else 'calibration'} samples "
-        "(kl 10.0 dB; minmax -); with other ranges for 1 tensor, 23.0 dB after 9 trials"
+        "(kl 10.0 dB on 4; minmax -); with other ranges for 1 tensor, 23.0 dB after 9 trials"
     )
     assert found.sqnr_db == 23.01

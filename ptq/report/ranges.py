@@ -14,10 +14,12 @@ class RangeCandidate(msgspec.Struct, frozen=True, kw_only=True):
         method: as `--calib` takes it.
         sqnr_db: of the outputs, mean over the samples of the search, none of which counts for more
             than 60 dB; ``None`` where outputs cannot be compared.
+        samples: how many it was measured on: few where these left no doubt.
     """
 
     method: str
     sqnr_db: float | None
+    samples: int
 
 
 class RangeSearch(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,11 @@ def range_line(search: RangeSearch) -> str:
     """Return what was chosen, as one line."""
     kind = "held-out" if search.held_out else "calibration"
     got = {c.method: decibels(c.sqnr_db, equal="-") for c in search.candidates}
+    got |= {
+        c.method: f"{got[c.method]} on {c.samples}"
+        for c in search.candidates
+        if c.samples < search.samples
+    }
     others = "; ".join(f"{name} {db}" for name, db in got.items() if name != search.chosen)
     line = (
         f"--calib auto chose {search.chosen}: {got[search.chosen]} on {search.samples} {kind} "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,6 +52,10 @@ class OutputScore:
             raise VerificationError("the model has no floating-point output to compare")
         signals = np.mean([[_signal(sample[i]) for i in floating] for sample in wanted], axis=0)
         return cls(wanted, floating, np.where(signals > 0, signals, signals.mean() or 1.0))
+
+    def of_samples(self, positions: Sequence[int]) -> OutputScore:
+        """Return the score on some of the samples, relative to the signal of all of them."""
+        return replace(self, wanted=[self.wanted[i] for i in positions])
 
     def errors(
         self, found: Iterable[Sequence[np.ndarray]], *, limit: float = math.inf

@@ -23,6 +23,11 @@ from ptq.search.output_error import decibels, mean_db
 _STANDARD_ERRORS = 2.0
 _LEAST_GAIN_DB = 0.05
 
+#: So many samples are run first, and what is worse on them than the best by this, in dB and in
+#: standard errors of the difference, is not run on the others.
+_FIRST = 4
+_WORSE_DB, _WORSE_ERRORS = 1.0, 2.0
+
 #: Fewer samples do not tell a gain from noise; then only the method is chosen.
 LEAST_SAMPLES = 4
 
@@ -35,9 +40,9 @@ _HOPELESS = 4.0
 #: Ranges whose ends differ by less than this share of their width are one.
 _ALIKE = 0.03
 
-#: Output error of a method with others for some tensors by sample (`OutputScore`), or ``None`` if
-#: the sum exceeds the limit.
-Measure = Callable[[str, Mapping[str, str], float], F64 | None]
+#: Output error of a method with others for some tensors by sample (`OutputScore`), of some
+#: samples or all, or ``None`` if the sum exceeds the limit.
+Measure = Callable[[str, Mapping[str, str], float, Sequence[int] | None], F64 | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class RangeResult:
         method: the best method for all tensors.
         tensors: methods of those tensors that have another.
         sqnr_db: mean SQNR of the samples, by method; ``None`` where it cannot be measured.
+        samples: how many samples that is of, by method.
         best_db: that of the result; never smaller.
         trials: how many changes of single tensors were measured.
     """
@@ -55,6 +61,7 @@ class RangeResult:
     method: str
     tensors: dict[str, str]
     sqnr_db: dict[str, float | None]
+    samples: dict[str, int]
     best_db: float
     trials: int
 
@@ -64,6 +71,7 @@ def search_ranges(
     ranges: Callable[[str], Mapping[str, Range]],
     measure: Measure,
     *,
+    samples: int,
     trials: int,
     on_trial: Callable[[], None] = lambda: None,
 ) -> RangeResult:
@@ -72,42 +80,69 @@ def search_ranges(
     What counts is the mean over the samples of their SQNR in dB: of squared errors, one or two
     samples often make up most of the sum, and would choose alone.
 
-    Costs one measurement for each method, and at most ``trials`` more.
+    Costs one measurement for each method, of a few samples where these show that it is not the
+    best, and at most ``trials`` more.
 
     Args:
         methods: the candidates; of equals the first is taken.
         ranges: what a method makes of each tensor that can be given another's range.
         measure: the output error, by sample.
+        samples: how many samples there are.
         trials: how many changes of single tensors to try at most.
         on_trial: called after each measurement.
 
     Raises:
         CalibrationError: the error of no method can be measured.
     """
-    found: dict[str, F64] = {}
-    for method in methods:
-        errors = measure(method, {}, math.inf)
-        if errors is not None:
-            found[method] = errors
-        on_trial()
+    found = _race(methods, measure, samples, on_trial)
     if not found:
         raise CalibrationError(
             "the outputs of no range method can be compared with the float model's: they are not "
             "finite or vary in shape; name a method, as --calib mse"
         )
     # sorting keeps the order of equals
-    ranked = sorted(found, key=lambda m: -mean_db(found[m]))
+    ranked = sorted(found, key=lambda m: (found[m].size < samples, -mean_db(found[m])))
     best = ranked[0]
     climb = _Climb(best, found[best], measure)
-    if found[best].size >= LEAST_SAMPLES and trials:
+    if found[best].size == samples >= LEAST_SAMPLES and trials:
         climb.run(_groups(best, {m: ranges(m) for m in ranked}), trials, on_trial)
     return RangeResult(
         method=best,
         tensors=climb.tensors,
         sqnr_db={m: mean_db(found[m]) if m in found else None for m in methods},
+        samples={m: found[m].size if m in found else samples for m in methods},
         best_db=mean_db(climb.errors),
         trials=climb.tried,
     )
+
+
+def _race(
+    methods: Sequence[str], measure: Measure, samples: int, on_trial: Callable[[], None]
+) -> dict[str, F64]:
+    """Return the errors of methods: of all samples where the first few do not rule them out."""
+    first = [i * samples // _FIRST for i in range(_FIRST)] if samples > _FIRST else None
+    found: dict[str, F64] = {}
+    for method in methods:
+        errors = measure(method, {}, math.inf, first)
+        if errors is not None:
+            found[method] = errors
+        on_trial()
+    if first is None or not found:
+        return found
+    best = decibels(max(found.values(), key=mean_db))
+    others = [i for i in range(samples) if i not in first]
+    order = np.argsort([*first, *others])
+    for method, errors in list(found.items()):
+        loss = best - decibels(errors)
+        noise = float(loss.std(ddof=1)) / math.sqrt(loss.size)
+        if float(loss.mean()) > max(_WORSE_DB, _WORSE_ERRORS * noise):
+            continue
+        more = measure(method, {}, math.inf, others)
+        if more is None:
+            del found[method]
+        else:
+            found[method] = np.concatenate([errors, more])[order]
+    return found
 
 
 @dataclass(slots=True)
@@ -138,7 +173,7 @@ class _Climb:
     def _try(self, group: _Group) -> tuple[float, bool]:
         """Return the gain of a group in dB, and whether it stays."""
         tensors = {**self.tensors, **dict.fromkeys(group.tensors, group.method)}
-        errors = self.measure(self.method, tensors, _HOPELESS * float(self.errors.sum()))
+        errors = self.measure(self.method, tensors, _HOPELESS * float(self.errors.sum()), None)
         if errors is None:
             return -math.inf, False
         gains = decibels(errors) - decibels(self.errors)

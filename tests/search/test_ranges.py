@@ -16,6 +16,11 @@ WIDTHS = {"wide": 8.0, "middle": 4.0, "narrow": 1.0}
 TENSORS = tuple(f"t{i}" for i in range(6))
 
 
+def some(errors, samples):
+    """Return the errors of these samples, or of all."""
+    return np.array(errors) if samples is None else np.array(errors)[list(samples)]
+
+
 class Network:
     """Every tensor multiplies the error of each sample by what its width costs there.
 
@@ -30,18 +35,21 @@ class Network:
         keys = sorted(itertools.product(costs, WIDTHS))
         self.noise = {key: noise * rng.standard_normal(samples) for key in keys}
 
-    def measure(self, method, tensors, limit):
+    def measure(self, method, tensors, limit, samples=None):
         self.calls.append((method, dict(tensors)))
         chosen = {t: tensors.get(t, method) for t in self.costs}
         costs = sum(self.costs[t][m] + self.noise[t, m] for t, m in chosen.items())
         errors = np.full(self.samples, 1e-3) * 10 ** (costs / 10)
+        errors = some(errors, samples)
         return None if errors.sum() > limit else errors
 
     def sqnr_db(self, method, tensors):
         return mean_db(self.measure(method, tensors, math.inf))
 
     def search(self, trials=60, methods=tuple(WIDTHS)):
-        return search_ranges(methods, self.ranges, self.measure, trials=trials)
+        return search_ranges(
+            methods, self.ranges, self.measure, samples=self.samples, trials=trials
+        )
 
     def ranges(self, method):
         # widths differ by tensor, so that none are taken for one
@@ -61,7 +69,8 @@ def test_the_method_of_least_error_is_taken():
     network = Network(costs(*["middle"] * 6))
     found = network.search()
     assert (found.method, found.tensors) == ("middle", {})
-    assert found.sqnr_db == {m: network.sqnr_db(m, {}) for m in WIDTHS}
+    assert found.sqnr_db == pytest.approx({m: network.sqnr_db(m, {}) for m in WIDTHS})
+    assert found.samples == {"wide": 4, "middle": SAMPLES, "narrow": 4}
     assert found.best_db == found.sqnr_db["middle"] == pytest.approx(24)
 
 
@@ -101,18 +110,18 @@ def test_one_sample_does_not_decide():
     """Of seven samples, one is far worse with what is better for the six."""
     six = {"wide": 1e-3, "narrow": 2e-3}
 
-    def measure(method, tensors, limit):
-        return np.array([six[method]] * 6 + [{"wide": 1e-1, "narrow": 5e-2}[method]])
+    def measure(method, tensors, limit, samples):
+        return some([six[method]] * 6 + [{"wide": 1e-1, "narrow": 5e-2}[method]], samples)
 
-    found = search_ranges(("narrow", "wide"), lambda m: {}, measure, trials=0)
+    found = search_ranges(("narrow", "wide"), lambda m: {}, measure, samples=7, trials=0)
     assert found.method == "wide"
 
 
 def test_samples_that_are_exact_do_not_decide():
-    def measure(method, tensors, limit):
-        return np.array({"a": [1e-3, 1e-3, 0.0], "b": [2e-3, 2e-3, 0.0]}[method])
+    def measure(method, tensors, limit, samples):
+        return some({"a": [1e-3, 1e-3, 0.0], "b": [2e-3, 2e-3, 0.0]}[method], samples)
 
-    found = search_ranges(("b", "a"), lambda m: {}, measure, trials=0)
+    found = search_ranges(("b", "a"), lambda m: {}, measure, samples=3, trials=0)
     assert found.method == "a"
     assert found.best_db == pytest.approx((30 + 30 + 60) / 3)
 
@@ -132,11 +141,14 @@ def test_trials_are_bounded(trials):
         tuple(WIDTHS),
         network.ranges,
         network.measure,
+        samples=SAMPLES,
         trials=trials,
         on_trial=lambda: steps.append(1),
     )
     assert found.trials <= trials
-    assert len(network.calls) == len(WIDTHS) + found.trials == len(steps)
+    assert len(steps) == len(WIDTHS) + found.trials
+    again = sum(count == SAMPLES for count in found.samples.values())
+    assert len(network.calls) == len(steps) + again
 
 
 def test_few_samples_choose_a_method_and_no_more():
@@ -154,14 +166,14 @@ def test_it_gives_up_when_nothing_helps():
 def test_a_method_that_cannot_be_compared_is_left_out():
     network = Network(costs(*["narrow"] * 6))
 
-    def measure(method, tensors, limit):
+    def measure(method, tensors, limit, samples):
         return (
             None
             if "narrow" in (method, *tensors.values())
-            else network.measure(method, tensors, limit)
+            else network.measure(method, tensors, limit, samples)
         )
 
-    found = search_ranges(tuple(WIDTHS), network.ranges, measure, trials=10)
+    found = search_ranges(tuple(WIDTHS), network.ranges, measure, samples=SAMPLES, trials=10)
     assert found.method == "middle"
     assert found.sqnr_db["narrow"] is None
     assert "narrow" not in found.tensors.values()
@@ -169,4 +181,25 @@ def test_a_method_that_cannot_be_compared_is_left_out():
 
 def test_without_any_that_can_it_is_an_error():
     with pytest.raises(CalibrationError, match="name a method, as --calib mse"):
-        search_ranges(tuple(WIDTHS), dict, lambda *_: None, trials=10)
+        search_ranges(tuple(WIDTHS), dict, lambda *_: None, samples=8, trials=10)
+
+
+def test_what_fails_on_later_samples_is_left_out():
+    def measure(method, tensors, limit, samples):
+        return None if method == "a" and 7 in samples else some([1e-3] * 8, samples)
+
+    found = search_ranges(("a", "b"), lambda m: {}, measure, samples=8, trials=0)
+    assert found.method == "b"
+    assert found.sqnr_db == {"a": None, "b": pytest.approx(30)}
+
+
+def test_samples_that_disagree_rule_nothing_out():
+    """One has 3 dB more on the first four, for one sample, and less on all."""
+    errors = {"a": [1e-2] * 8, "b": [1e-2 * 10**-1.2] + [1e-2] * 6 + [1]}
+
+    def measure(method, tensors, limit, samples):
+        return some(errors[method], samples)
+
+    found = search_ranges(("a", "b"), lambda m: {}, measure, samples=8, trials=0)
+    assert found.samples == {"a": 8, "b": 8}
+    assert found.method == "a"
