@@ -9,6 +9,9 @@ from itertools import islice
 import msgspec
 
 from ptq.calib import Range, Solver, parse_method
+from ptq.calib.auto import AutoSolver
+from ptq.calib.lapq import LapqSolver
+from ptq.calib.lp import LpSolver
 from ptq.data import Dataset, Feed
 from ptq.data.dataset import evenly_spaced
 from ptq.numerics.arrays import F64
@@ -17,7 +20,8 @@ from ptq.plan import Decision
 from ptq.plan.make import RangeChoice, decide
 from ptq.plan.request import Request
 from ptq.report.ranges import RangeCandidate, RangeSearch
-from ptq.search.ranges import RangeResult
+from ptq.search.lapq import NORMS, method_of, search_lapq
+from ptq.search.ranges import RangeResult, search_ranges
 from ptq.stats.base import TensorStats
 
 #: What is tried for all tensors; of equals the first is taken. `qcode` is for other hardware, `ema`
@@ -96,6 +100,17 @@ class Remembered(Solver, frozen=True):
         return self.known[id(stats)]
 
 
+class Turned(Solver, frozen=True):
+    """The ranges of a method that is known already, times a factor."""
+
+    solver: Solver
+    by: LpSolver
+
+    def solve(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Range:
+        """Return the range."""
+        return self.by.scaled(self.solver.solve(stats, qtype, symmetric=symmetric), stats)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What a search over range methods plans and measures with.
@@ -141,8 +156,50 @@ class Candidates:
 
     def _choice(self, method: str) -> RangeChoice:
         if method not in self.choices:
-            self.choices[method] = self.choice_of(Remembered(solver=parse_method(method)))
+            self.choices[method] = self.choice_of(Remembered(solver=self._solver(method)))
         return self.choices[method]
+
+    def _solver(self, method: str) -> Solver:
+        solver = parse_method(method)
+        if isinstance(solver, LpSolver) and solver.factor != 1.0:
+            return Turned(solver=self._choice(method_of(solver.norm)).solver, by=solver)
+        return solver
+
+
+def search(
+    solver: Solver, candidates: Candidates, samples: int, on_trial: Callable[[], None]
+) -> RangeResult:
+    """Return what the search finds that a range method stands for.
+
+    Args:
+        solver: one of those that run the network.
+        candidates: what to plan and measure with.
+        samples: how many samples are measured on.
+        on_trial: called after each measurement.
+    """
+    if isinstance(solver, LapqSolver):
+        return search_lapq(
+            lambda method: list(candidates.ranges(method)),
+            candidates.measure,
+            samples=samples,
+            trials=solver.trials,
+            on_trial=on_trial,
+        )
+    assert isinstance(solver, AutoSolver), f"no search is known for {solver}"
+    return search_ranges(
+        CANDIDATES,
+        candidates.ranges,
+        candidates.measure,
+        samples=samples,
+        trials=solver.trials,
+        on_trial=on_trial,
+    )
+
+
+def measurements(solver: Solver) -> int:
+    """Return about how many measurements its search takes, for a progress bar."""
+    tried = NORMS if isinstance(solver, LapqSolver) else CANDIDATES
+    return len(tried) + int(getattr(solver, "trials", 0))
 
 
 def searched(found: RangeResult, *, apart: bool) -> RangeSearch:

@@ -12,7 +12,6 @@ import numpy as np
 
 from ptq import __version__
 from ptq.calib import Range, Solver, parse_method
-from ptq.calib.auto import AutoSolver
 from ptq.calibration import Calibration, ObserverSettings, observe_apart, observe_tensors
 from ptq.config import FileFormat, QuantizeConfig
 from ptq.data import Dataset, Feed
@@ -41,13 +40,12 @@ from ptq.plan import Decision, Plan
 from ptq.plan.make import RangeChoice, decide
 from ptq.plan.request import Request
 from ptq.progress import Stages
-from ptq.ranging import CANDIDATES, Candidates, Part, Split, searched
+from ptq.ranging import Candidates, Part, Split, measurements, search, searched
 from ptq.refining import Refined, Refiner
 from ptq.report.ranges import RangeSearch, range_line
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.host import host_target
 from ptq.search.qcode import search_exponents
-from ptq.search.ranges import search_ranges
 from ptq.source import Source, find_configured_sites, require_sites
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
@@ -285,14 +283,14 @@ class Work:
         It searches once, with everything in integers that may be: so the result does not depend on
         the placements that were tried.
         """
-        if not isinstance(self.solver, AutoSolver):
+        if not self.solver.runs_network:
             return self.solver, {}
         if self.range_search is None:
-            self.range_search = self._search_ranges(self.solver)
+            self.range_search = self._search_ranges()
         found = self.range_search
         return parse_method(found.chosen), {t: parse_method(m) for t, m in found.tensors.items()}
 
-    def _search_ranges(self, solver: AutoSolver) -> RangeSearch:
+    def _search_ranges(self) -> RangeSearch:
         data = self.inputs.calibration
         assert data is not None, "the constructor asks for it"
         split, sites = Split.of(len(data)), self._sites({})
@@ -322,15 +320,8 @@ class Work:
             {t: self._choice(s) for t, s in self.overrides.solvers(sites).items()},
             errors_of,
         )
-        with self.stages.stage("search", len(CANDIDATES) + solver.trials) as step:
-            found = search_ranges(
-                CANDIDATES,
-                candidates.ranges,
-                candidates.measure,
-                samples=len(trial.feeds),
-                trials=solver.trials,
-                on_trial=step,
-            )
+        with self.stages.stage("search", measurements(self.solver)) as step:
+            found = search(self.solver, candidates, len(trial.feeds), step)
         return searched(found, apart=bool(split.solved_from))
 
     def _observed_of(self, part: Dataset, asked: Sequence[Request]) -> dict[str, TensorStats]:
@@ -347,10 +338,11 @@ class Work:
         found = self.range_search
         if found is None:
             return ()
+        calib = self.config.calib.partition(":")[0]
         if found.held_out:
-            return (range_line(found),)
-        return range_line(found), (
-            "--calib auto chose on the samples that it solved the candidates from; give "
+            return (range_line(found, calib),)
+        return range_line(found, calib), (
+            f"--calib {calib} chose on the samples that it solved the candidates from; give "
             "--calib-data with at least 8 samples to choose on others"
         )
 
@@ -395,7 +387,7 @@ class Work:
 
     def _kept_out(self, data: Dataset) -> tuple[int, ...]:
         """Return the samples that a search over ranges measures on, if it can have its own."""
-        if not isinstance(self.solver, AutoSolver):
+        if not self.solver.runs_network:
             return ()
         split = Split.of(len(data))
         return split.chosen_on if split.solved_from else ()

@@ -1,4 +1,4 @@
-"""The squared error of quantizing the values of a histogram, for many grids at once."""
+"""The error of quantizing the values of a histogram, squared or not, for many grids at once."""
 
 from __future__ import annotations
 
@@ -68,13 +68,20 @@ class SquaredError:
         kept = weights != 0
         return cls(points[kept], weights[kept], hist.exponent)
 
-    def __call__(self, scale: AnyArray, least: AnyArray, most: AnyArray) -> F64:
+    def __call__(
+        self, scale: AnyArray, least: AnyArray, most: AnyArray, *, norm: float = 2.0
+    ) -> F64:
         """Return the error for every grid, in units of ``4^exponent``.
+
+        In another norm than 2 it is the sum of ``|x - Q(x)|^norm``, in units of
+        ``2^(norm exponent)``. The antiderivative is then, likewise continuous,
+        ``(2^-norm q + sign(r) |r|^(norm + 1)) / (norm + 1)``.
 
         Args:
             scale: steps, shape ``(grids,)``.
             least: smallest code minus zero point, likewise.
             most: largest code minus zero point, likewise.
+            norm: the power of the errors.
         """
         step = np.ldexp(scale.astype(np.float64), -self.exponent)
         total = np.empty(step.size)
@@ -84,7 +91,12 @@ class SquaredError:
             code = np.rint(t)
             np.clip(code, least[part, None], most[part, None], out=code)
             t -= code
-            code /= 12
-            code += t * t * t / 3
+            if norm == 2.0:
+                code /= 12
+                code += t * t * t / 3
+            else:
+                code *= 2.0**-norm
+                code += np.copysign(np.abs(t) ** (norm + 1), t)
+                code /= norm + 1
             total[part] = code @ self.weights
-        return np.asarray(total * step**3)
+        return np.asarray(total * step ** (norm + 1))

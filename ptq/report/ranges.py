@@ -1,4 +1,4 @@
-"""How `--calib auto` chose the range methods."""
+"""How `--calib auto` or `lapq` chose the ranges."""
 
 from __future__ import annotations
 
@@ -44,8 +44,13 @@ class RangeSearch(msgspec.Struct, frozen=True, kw_only=True):
     held_out: bool
 
 
-def range_line(search: RangeSearch) -> str:
-    """Return what was chosen, as one line."""
+def range_line(search: RangeSearch, calib: str = "auto") -> str:
+    """Return what was chosen, as one line.
+
+    Args:
+        search: the choice.
+        calib: the method that stands for the search.
+    """
     kind = "held-out" if search.held_out else "calibration"
     got = {c.method: decibels(c.sqnr_db, equal="-") for c in search.candidates}
     got |= {
@@ -55,7 +60,7 @@ def range_line(search: RangeSearch) -> str:
     }
     others = "; ".join(f"{name} {db}" for name, db in got.items() if name != search.chosen)
     line = (
-        f"--calib auto chose {search.chosen}: {got[search.chosen]} on {search.samples} {kind} "
+        f"--calib {calib} chose {search.chosen}: {got[search.chosen]} on {search.samples} {kind} "
         f"samples ({others})"
     )
     if search.tensors:

@@ -116,6 +116,12 @@ def search_ranges(
     )
 
 
+def certain(gains: F64) -> bool:
+    """Return whether gains of samples in dB are more than noise, and worth a change."""
+    noise = float(gains.std(ddof=1)) / math.sqrt(gains.size)
+    return float(gains.mean()) > max(_LEAST_GAIN_DB, _STANDARD_ERRORS * noise)
+
+
 def _race(
     methods: Sequence[str], measure: Measure, samples: int, on_trial: Callable[[], None]
 ) -> dict[str, F64]:
@@ -177,12 +183,10 @@ class _Climb:
         if errors is None:
             return -math.inf, False
         gains = decibels(errors) - decibels(self.errors)
-        gain = float(gains.mean())
-        noise = float(gains.std(ddof=1)) / math.sqrt(gains.size)
-        kept = gain > max(_LEAST_GAIN_DB, _STANDARD_ERRORS * noise)
+        kept = certain(gains)
         if kept:
             self.errors, self.tensors = errors, tensors
-        return gain, kept
+        return float(gains.mean()), kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,3 +117,14 @@ def test_outputs_of_integers_leave_nothing_to_choose_by(tmp_path):
     config = ptq.QuantizeConfig(calib="auto", place=("all",), allow_larger=True)
     with pytest.raises(ptq.PtqError, match="no floating-point output"):
         ptq.quantize(model, str(tmp_path / "d.npz"), config)
+
+
+def test_lapq_chooses_a_norm_and_says_so(run):
+    found = run(config=ptq.QuantizeConfig(calib="lapq:trials=4"), samples=32).report
+    search = found.range_search
+    assert search.chosen.startswith("lp:norm=")
+    assert {c.method for c in search.candidates} >= {"lp:norm=2", "lp:norm=4"}
+    assert search.sqnr_db >= max(c.sqnr_db for c in search.candidates)
+    assert (search.samples, search.held_out) == (16, True)
+    [notice] = [n for n in found.notices if "--calib lapq chose" in n]
+    assert f"chose {search.chosen}: " in notice
