@@ -16,9 +16,9 @@ class AutoSolver(Solver, frozen=True, tag="auto"):
     """The method of least output error on held-out samples, and others for tensors where it pays.
 
     Every candidate is solved from the same statistics, written, and measured on samples that were
-    kept out of them. From the best one, single tensors are then given the range of another
-    candidate, those first about which the candidates disagree most; what lowers the error by more
-    than noise stays.
+    kept out of them. Of those that cannot be told apart the first is taken, which is `kl`. Single
+    tensors are then given the range of another candidate, those first about which the candidates
+    disagree most; what lowers the error by more than noise stays.
 
     Attributes:
         trials: how many changes of single tensors are tried at most; 0 only chooses the method.

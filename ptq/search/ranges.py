@@ -28,6 +28,9 @@ _LEAST_GAIN_DB = 0.05
 _FIRST = 4
 _WORSE_DB, _WORSE_ERRORS = 1.0, 2.0
 
+#: Methods that differ by this much in dB are not taken for equals, however samples differ.
+_APART_DB = 1.0
+
 #: Fewer samples do not tell a gain from noise; then only the method is chosen.
 LEAST_SAMPLES = 4
 
@@ -50,7 +53,7 @@ class RangeResult:
     """What the search found.
 
     Attributes:
-        method: the best method for all tensors.
+        method: the first of the methods for all tensors that are best but for noise.
         tensors: methods of those tensors that have another.
         sqnr_db: mean SQNR of the samples, by method; ``None`` where it cannot be measured.
         samples: how many samples that is of, by method.
@@ -84,7 +87,7 @@ def search_ranges(
     best, and at most ``trials`` more.
 
     Args:
-        methods: the candidates; of equals the first is taken.
+        methods: the candidates; of those that cannot be told apart the first is taken.
         ranges: what a method makes of each tensor that can be given another's range.
         measure: the output error, by sample.
         samples: how many samples there are.
@@ -102,7 +105,7 @@ def search_ranges(
         )
     # sorting keeps the order of equals
     ranked = sorted(found, key=lambda m: (found[m].size < samples, -mean_db(found[m])))
-    best = ranked[0]
+    best = _first_of_the_best(ranked[0], found)
     climb = _Climb(best, found[best], measure)
     if found[best].size == samples >= LEAST_SAMPLES and trials:
         climb.run(_groups(best, {m: ranges(m) for m in ranked}), trials, on_trial)
@@ -114,6 +117,19 @@ def search_ranges(
         best_db=mean_db(climb.errors),
         trials=climb.tried,
     )
+
+
+def _first_of_the_best(best: str, found: Mapping[str, F64]) -> str:
+    """Return the first method than which the best is not better by more than noise, or 1 dB."""
+    if found[best].size < LEAST_SAMPLES:
+        return best
+    measured = decibels(found[best])
+
+    def alike(errors: F64) -> bool:
+        gains = measured - decibels(errors)
+        return float(gains.mean()) < _APART_DB and not certain(gains)
+
+    return next(m for m, e in found.items() if e.size == measured.size and alike(e))
 
 
 def certain(gains: F64) -> bool:

@@ -24,12 +24,13 @@ def test_it_takes_the_best_of_the_candidates_and_says_so(run, digits):
     search = found.report.range_search
     assert tuple(c.method for c in search.candidates) == CANDIDATES
     best = max(search.candidates, key=lambda c: (c.samples, c.sqnr_db))
-    assert search.chosen == best.method
-    assert search.sqnr_db >= best.sqnr_db
+    [chosen] = [c for c in search.candidates if c.method == search.chosen]
+    # the first of those that cannot be told apart
+    assert best.sqnr_db - 1 < chosen.sqnr_db <= min(best.sqnr_db, search.sqnr_db)
     assert (search.samples, search.held_out) == (16, True)
     assert search.trials <= 12
     [notice] = [n for n in found.report.notices if "--calib auto chose" in n]
-    assert f"chose {best.method}: {best.sqnr_db:.1f} dB on 16 held-out samples" in notice
+    assert f"chose {chosen.method}: {chosen.sqnr_db:.1f} dB on 16 held-out samples" in notice
     accuracy = found.report.accuracy
     # 36.3 is what the best of the methods has with 128 samples; less half a bit
     assert accuracy.sqnr_db >= 33.2

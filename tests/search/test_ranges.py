@@ -126,11 +126,11 @@ def test_samples_that_are_exact_do_not_decide():
     assert found.best_db == pytest.approx((30 + 30 + 60) / 3)
 
 
-def test_the_result_is_never_worse_than_the_best_method():
+def test_the_result_is_never_worse_than_its_method_nor_by_a_db_than_the_best():
     for seed_noise in (0.1, 1.0, 3.0):
         network = Network(costs("wide", "narrow", "middle", "wide"), noise=seed_noise)
         found = network.search()
-        assert found.best_db >= max(found.sqnr_db.values())
+        assert found.best_db >= max(found.sqnr_db[found.method], max(found.sqnr_db.values()) - 1)
 
 
 @pytest.mark.parametrize("trials", [0, 1, 5])
@@ -203,3 +203,17 @@ def test_samples_that_disagree_rule_nothing_out():
     found = search_ranges(("a", "b"), lambda m: {}, measure, samples=8, trials=0)
     assert found.samples == {"a": 8, "b": 8}
     assert found.method == "a"
+
+
+@pytest.mark.parametrize(("spread", "expected"), [(0.1, "better"), (3.0, "first")])
+def test_of_methods_that_cannot_be_told_apart_the_first_is_taken(spread, expected):
+    """One has 0.5 dB more in the mean; whether that is more than noise depends on the spread."""
+    noise = np.random.default_rng(0).standard_normal(16)
+    noise -= noise.mean()
+    gains = {"first": np.zeros(16), "better": 0.5 + spread * noise}
+
+    def measure(method, tensors, limit, samples):
+        return some(1e-3 * 10 ** (-gains[method] / 10), samples)
+
+    found = search_ranges(("first", "better"), lambda m: {}, measure, samples=16, trials=0)
+    assert found.method == expected
