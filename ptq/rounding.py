@@ -171,7 +171,7 @@ def _problem(site: Site, written: QTensor) -> Problem:
     params, groups = written.qparams, groups_of(site)
     rows = _rows(array, axis).astype(np.float64)
     scale, zero_point = (
-        np.broadcast_to(p, len(rows)).astype(np.float64).reshape(groups, -1)
+        np.broadcast_to(p, len(rows)).astype(np.float64).reshape(groups, -1, 1)
         for p in (params.scale, params.zero_point)
     )
     bound = np.empty((0, rows.shape[1]), np.int64)

@@ -24,7 +24,7 @@ class Grid:
     """What the codes of a weight can be.
 
     Attributes:
-        scale: float64, shape ``(groups, rows)``.
+        scale: float64, shape ``(groups, rows, columns)``, or 1 in place of the columns.
         zero_point: likewise.
         qmin: the least code.
         qmax: the largest.
@@ -39,6 +39,10 @@ class Grid:
     qmax: int
     partners: AnyArray
     limit: int
+
+    def values(self, codes: AnyArray) -> F64:
+        """Return what codes stand for."""
+        return np.asarray((codes - self.zero_point) * self.scale)
 
 
 def round_by_gptq(w: F64, gram: F64, grid: Grid, *, damping: float) -> F64:
@@ -67,7 +71,11 @@ def round_by_gptq(w: F64, gram: F64, grid: Grid, *, damping: float) -> F64:
         np.take_along_axis(gram, order[:, :, None], axis=1), order[:, None, :], axis=2
     )
     factor = _inverse_factor(sorted_gram, damping)
-    rest = np.take_along_axis(w, order[:, None, :], axis=2) / grid.scale[:, :, None]
+    rest = np.take_along_axis(w, order[:, None, :], axis=2)
+    scale, zero_point = (
+        np.take_along_axis(np.broadcast_to(p, w.shape), order[:, None, :], axis=2)
+        for p in (grid.scale, grid.zero_point)
+    )
     # an unrounded code is 0, which binds none; the last column is the partner of who has none
     codes = np.zeros((groups, rows, columns + 1))
     every = np.arange(groups)
@@ -76,11 +84,11 @@ def round_by_gptq(w: F64, gram: F64, grid: Grid, *, damping: float) -> F64:
         lost = np.empty((groups, rows, end - start))
         for i in range(start, end):
             column = order[:, i]
-            lo, hi = _bounds(codes, grid, column)
-            wanted = rest[:, :, i] + grid.zero_point
-            code = np.clip(np.rint(wanted), lo, hi)
+            lo, hi = code_bounds(codes, grid, column)
+            step, zero = scale[:, :, i], zero_point[:, :, i]
+            code = np.clip(np.rint(rest[:, :, i] / step + zero), lo, hi)
             codes[every, :, column] = code
-            error = (wanted - code) / factor[:, i, i][:, None]
+            error = (rest[:, :, i] - (code - zero) * step) / factor[:, i, i][:, None]
             rest[:, :, i + 1 : end] -= error[:, :, None] * factor[:, i, None, i + 1 : end]
             lost[:, :, i - start] = error
         rest[:, :, end:] -= lost @ factor[:, start:end, end:]
@@ -89,12 +97,18 @@ def round_by_gptq(w: F64, gram: F64, grid: Grid, *, damping: float) -> F64:
 
 def output_errors(w: F64, codes: AnyArray, grid: Grid, gram: F64) -> F64:
     """Return ``|(W - Q(W)) X|^2`` of each row, shape ``(groups, rows)``."""
-    lost = (codes - grid.zero_point[:, :, None]) * grid.scale[:, :, None] - w
+    lost = grid.values(codes) - w
     return np.asarray(np.einsum("gok,gok->go", lost @ gram, lost))
 
 
-def _bounds(codes: F64, grid: Grid, column: AnyArray) -> tuple[F64, F64]:
-    """Return the least and the largest code of one column of each group, for each row."""
+def code_bounds(codes: F64, grid: Grid, column: AnyArray) -> tuple[F64, F64]:
+    """Return the least and the largest code of one column of each group, for each row.
+
+    Args:
+        codes: with one column more, which is the partner of who has none.
+        grid: what the codes can be.
+        column: one for each group.
+    """
     lo = np.full(codes.shape[:2], float(grid.qmin))
     hi = np.full(codes.shape[:2], float(grid.qmax))
     for partners in grid.partners:
@@ -102,6 +116,13 @@ def _bounds(codes: F64, grid: Grid, column: AnyArray) -> tuple[F64, F64]:
         lo = np.maximum(lo, -grid.limit - other)
         hi = np.minimum(hi, grid.limit - other)
     return lo, hi
+
+
+def with_damping(gram: F64, damping: float) -> F64:
+    """Return sums with a share of the mean of their diagonal added to it; 1 where that is 0."""
+    mean = np.diagonal(gram, axis1=1, axis2=2).mean(axis=1)
+    added = np.where(mean > 0, damping * mean, 1.0)
+    return np.asarray(gram + added[:, None, None] * np.eye(gram.shape[1]))
 
 
 def _inverse_factor(gram: F64, damping: float) -> F64:
@@ -112,10 +133,7 @@ def _inverse_factor(gram: F64, damping: float) -> F64:
     """
     from scipy.linalg import solve_triangular
 
-    diagonal = np.diagonal(gram, axis1=1, axis2=2)
-    mean = diagonal.mean(axis=1)
-    added = np.where(mean > 0, damping * mean, 1.0)
-    damped = gram + added[:, None, None] * np.eye(gram.shape[1])
+    damped = with_damping(gram, damping)
     upper = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]
     if gram.shape[1] <= _SMALL:
         return np.asarray(np.triu(np.linalg.inv(upper)))

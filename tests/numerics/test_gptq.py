@@ -13,7 +13,7 @@ TINY = 1e-12
 
 
 def grid(scale, *, bits=8, zero_point=0.0, partners=None, limit=128):
-    scale = np.atleast_2d(np.asarray(scale, float))
+    scale = np.atleast_2d(np.asarray(scale, float))[:, :, None]
     bound = np.empty((0, 0), int) if partners is None else np.asarray(partners)
     half = 1 << (bits - 1)
     return Grid(scale, np.full(scale.shape, zero_point), -half, half - 1, bound, limit)
@@ -29,7 +29,7 @@ def problem(seed, *, groups=1, rows=3, columns=6, vectors=40):
 
 
 def nearest(w, grid):
-    steps = np.rint(w / grid.scale[:, :, None] + grid.zero_point[:, :, None])
+    steps = np.rint(w / grid.scale + grid.zero_point)
     return np.clip(steps, grid.qmin, grid.qmax)
 
 
@@ -61,7 +61,7 @@ def test_it_is_what_the_exact_update_gives_in_the_same_order(seed, columns):
     for g in range(len(w)):
         diagonal = np.diagonal(gram[g])
         inverse = np.linalg.inv(gram[g] + 0.05 * diagonal.mean() * np.eye(columns))
-        rest, order = w[g] / on.scale[g][:, None], np.argsort(-diagonal, kind="stable")
+        rest, order = w[g] / on.scale[g], np.argsort(-diagonal, kind="stable")
         codes = np.zeros_like(rest)
         for j in order:
             codes[:, j] = np.clip(np.rint(rest[:, j]), on.qmin, on.qmax)
