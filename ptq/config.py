@@ -33,7 +33,7 @@ _OVERRIDDEN = {
 }
 
 #: Schemes that may have calibration data to look at outputs on.
-_CALIBRATED = ("static", "auto")
+_CALIBRATED = ("static", "weight-only", "auto")
 
 #: ``--place``: by measured cost, or everything that the target runs.
 PLACE_AUTO, PLACE_ALL = "auto", "all"
@@ -165,9 +165,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         seed: seed of everything random (only random calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.
         rounding: how weights are rounded: each to the ``nearest`` code, or with ``gptq`` so that
-            the outputs of layers change least on calibration data; in the static scheme.
+            the outputs of layers change least on calibration data; not in the dynamic scheme.
         bias_correct: whether biases make up for what the rounding of weights takes from each
-            channel on the average, on calibration data; in the static scheme.
+            channel on the average, on calibration data; not in the dynamic scheme.
         protect: the SQNR that the outputs should have on calibration data, in decibels: the layers
             that stand most in its way stay in float, as few as will do; 0 protects nothing.
             ``None`` is 20 where costs decide the placement, else 0; in the static scheme.
@@ -215,9 +215,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
         if self.refines and self.scheme not in _CALIBRATED:
-            option = "--bias-correct" if self.bias_correct else f"--rounding {self.rounding}"
             raise ConfigError(
-                f"{option} means nothing to --scheme {self.scheme}; use --scheme static"
+                f"{self.refining_option} means nothing to --scheme {self.scheme}; use --scheme "
+                "static or weight-only"
             )
         if self.protect and self.scheme not in _CALIBRATED:
             raise ConfigError(
@@ -329,6 +329,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if self.protect is not None:
             return self.protect
         return _PROTECTED_DB if self.scheme == "static" and self.places_by_cost else 0.0
+
+    @property
+    def refining_option(self) -> str:
+        """The option that asks for it."""
+        return "--bias-correct" if self.bias_correct else f"--rounding {self.rounding}"
 
     @property
     def searches_output(self) -> bool:

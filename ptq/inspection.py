@@ -147,7 +147,7 @@ def _foresee(source: Source, config: QuantizeConfig) -> tuple[tuple[NodePlan, ..
             size = min(size, *(predicted_bytes(source, other) for other in others))
         return nodes, size
     if config.scheme != "static":
-        return SchemeWriter(source, config, Stages(), convolutions=False).foresee()
+        return SchemeWriter(source, Inputs(), config, Stages(), convolutions=False).foresee()
     sites = find_configured_sites(source.model, load_target(config.target), config)
     nodes = plan_nodes(source.model, sites, symmetric=config.weights_symmetric)
     return nodes, _Unobserved(source, config).size_bytes() if sites.sites else source.size_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from ptq.data.feeds import Feed
 from ptq.graph.biases import bias_slots
@@ -37,6 +38,53 @@ class Refined:
 Emit = Callable[[Refined], tuple[Model, Mapping[str, QTensor]]]
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RefiningStep(Generic[T]):
+    """One way of making a quantized model better.
+
+    Attributes:
+        name: of it.
+        take: returns what it makes of what was found before, and how many layers it changed.
+    """
+
+    name: Step
+    take: Callable[[T], tuple[T, int]]
+
+
+def take_steps(
+    steps: Sequence[RefiningStep[T]], start: T, error: Callable[[T], float], *, samples: int
+) -> tuple[T, tuple[Refinement, ...]]:
+    """Return what was found, and how each step went; one that does harm is not taken.
+
+    Args:
+        steps: in this order.
+        start: what there is to begin with.
+        error: the relative squared error of the outputs of the network with it.
+        samples: on how many the steps look.
+    """
+    best, least = start, error(start)
+    done: list[Refinement] = []
+    for step in steps:
+        found, layers = step.take(best)
+        after = error(found)
+        done.append(
+            Refinement(
+                step=step.name,
+                layers=layers,
+                samples=samples,
+                before_db=_decibels(least),
+                after_db=_decibels(after),
+                kept=after < least,
+            )
+        )
+        if after < least:
+            best, least = found, after
+    return best, tuple(done)
+
+
 @dataclass(frozen=True, slots=True)
 class Refiner:
     """Takes the steps that are asked for.
@@ -66,30 +114,17 @@ class Refiner:
             gptq: whether to round weights by GPTQ.
             biases: whether to correct biases.
         """
-        best, error = Refined(), self.error(self.emit(Refined())[0])
-        done: list[Refinement] = []
-        steps: list[tuple[Step, bool, Callable[[Refined], tuple[Refined, int]]]] = [
-            ("gptq", gptq, self._rounded),
-            ("bias correction", biases, self._corrected),
-        ]
-        for step, wanted, take in steps:
-            if not wanted:
-                continue
-            found, layers = take(best)
-            after = self.error(self.emit(found)[0])
-            done.append(
-                Refinement(
-                    step=step,
-                    layers=layers,
-                    samples=len(self.feeds),
-                    before_db=_decibels(error),
-                    after_db=_decibels(after),
-                    kept=after < error,
-                )
-            )
-            if after < error:
-                best, error = found, after
-        return best, tuple(done)
+        steps: list[RefiningStep[Refined]] = []
+        if gptq:
+            steps.append(RefiningStep("gptq", self._rounded))
+        if biases:
+            steps.append(RefiningStep("bias correction", self._corrected))
+        return take_steps(
+            steps,
+            Refined(),
+            lambda refined: self.error(self.emit(refined)[0]),
+            samples=len(self.feeds),
+        )
 
     def _rounded(self, before: Refined) -> tuple[Refined, int]:
         """Return weights rounded by GPTQ, and how many they are."""

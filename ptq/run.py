@@ -14,7 +14,7 @@ import msgspec
 from ptq import __version__
 from ptq.benching import profile_models
 from ptq.comparing import CompareOptions, compare_feeds
-from ptq.config import QuantizeConfig
+from ptq.config import FileFormat, QuantizeConfig
 from ptq.data.feeds import Feed
 from ptq.details import histograms_of
 from ptq.errors import ConfigError, VerificationError
@@ -106,7 +106,11 @@ class Run:
                 source, inputs, config, job.stages, job.options.threads
             )
         else:
-            self.writer = SchemeWriter(source, config, job.stages, convolutions=self.measures)
+            if config.refines and inputs.calibration is None:
+                raise ConfigError(f"{config.refining_option} runs the network; give --calib-data")
+            self.writer = SchemeWriter(
+                source, inputs, config, job.stages, convolutions=self.measures
+            )
         self.prepared_is_faster = False
         self.reference = job.source.path
         self.plan = Plan(target=config.target, tensors={}, nodes=())
@@ -130,8 +134,7 @@ class Run:
         version, placement = self._place(placer, reference, main)
         if not _is_float(placement):
             self._require_smaller(main)
-            if self.static is not None and self.config.refines:
-                version = self.static.refine(main.path, self.config.formats[0], version)
+            version = self._refined(main, self.config.formats[0], version)
         proof = self._prove(reference, main)
         faults: tuple[str, ...] = ()
         latency = proof[1] if proof is not None else None
@@ -145,7 +148,9 @@ class Run:
             if _is_float(placement):
                 self._keep_float(draft, version.plan, placement)
             else:
-                self.writer.write(draft.path, other, version.keep_float, version.variants)
+                again = self.writer.write(draft.path, other, version.keep_float, version.variants)
+                if self.static is None:  # in other blocks, if need be
+                    self._refined(draft, other, again)
         self.plan = version.plan
         findings = Findings(
             source=self.source,
@@ -170,6 +175,15 @@ class Run:
             protection=None if _is_float(placement) else self.protection,
         )
         return findings.report(*drafts, formats=self.config.formats)
+
+    def _refined(self, draft: Draft, form: FileFormat, version: Version) -> Version:
+        """Return a version as looking at the outputs of layers makes it, where that is wanted."""
+        if not self.config.refines:
+            return version
+        if self.static is not None:
+            return self.static.refine(draft.path, form, version)
+        assert isinstance(self.writer, SchemeWriter)
+        return self.writer.refine(draft.path, form, version, threads=self.options.threads)
 
     def _changes(self) -> tuple[str, ...]:
         """Return what was done to the float model on request, beyond preparing it."""

@@ -1,8 +1,9 @@
-"""Write models whose scales need no calibration: dynamic and weight-only."""
+"""Write models whose activations need no calibration: dynamic and weight-only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
@@ -16,6 +17,8 @@ from ptq.data.feeds import Feed
 from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import UnsupportedError
 from ptq.evaluate.latency import measure_latencies
+from ptq.graph.biases import add_to_biases
+from ptq.graph.block_weights import QuantizeBlocks
 from ptq.graph.emit_dynamic import DynamicForm, emit_dynamic
 from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted
@@ -25,7 +28,10 @@ from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scheme import SchemeEmitted
 from ptq.graph.types import Model
 from ptq.graph.variants import Variant
+from ptq.inputs import Inputs
 from ptq.numerics.affine import QTensor
+from ptq.numerics.arrays import AnyArray
+from ptq.numerics.blocks import BlockFormat, quantize_blocks
 from ptq.numerics.pairs import fit_pairs, orders_of
 from ptq.numerics.qtype import QType
 from ptq.overrides import Overrides
@@ -39,6 +45,8 @@ from ptq.runtime.session import open_session
 from ptq.source import Source, not_placed
 from ptq.targets import Target, load_target
 from ptq.version import Version
+from ptq.weight_refining import NOTHING, WeightRefiner
+from ptq.weight_rounding import RoundedWeights
 
 #: The candidate whose weights are stored in few bits and unpacked when the model is loaded.
 UNPACKED = "weights unpacked at load"
@@ -49,6 +57,7 @@ class SchemeWriter:
 
     Args:
         source: the float model.
+        inputs: the data; only what looks at outputs needs any.
         config: the settings; its scheme is one of the two.
         stages: told of what takes time.
         convolutions: whether convolutions are among what dynamic quantization tries. Their kernel
@@ -56,9 +65,16 @@ class SchemeWriter:
     """
 
     def __init__(
-        self, source: Source, config: QuantizeConfig, stages: Stages, *, convolutions: bool
+        self,
+        source: Source,
+        inputs: Inputs,
+        config: QuantizeConfig,
+        stages: Stages,
+        *,
+        convolutions: bool,
     ) -> None:
         self.source = source
+        self.inputs = inputs
         self.config = config
         self.stages = stages
         self.convolutions = convolutions
@@ -66,6 +82,8 @@ class SchemeWriter:
         self.kernels = True
         self.target = load_target(config.target)
         self.overrides = Overrides(source.model, config)
+        #: what looking at outputs found, for weights as they are written now
+        self.refined = NOTHING
 
     def foresee(self) -> tuple[tuple[NodePlan, ...], int]:
         """Return what would become of every node, and how many bytes the model would have."""
@@ -139,6 +157,40 @@ class SchemeWriter:
         self.kernels = choice.chosen == ALL
         return self.write(path, form), placement
 
+    def refine(self, path: Path, form: FileFormat, version: Version, *, threads: int) -> Version:
+        """Write a weight-only version again, with what looking at the outputs of layers finds.
+
+        Each step is taken where it makes the outputs of the network better, on samples that were
+        kept out.
+
+        Args:
+            path: the file.
+            form: how it is written: weights are rounded in the blocks that this form has.
+            version: what is there.
+            threads: within an operator.
+        """
+        assert self.inputs.calibration is not None, "a run asks for it"
+        kept, written = dict(version.keep_float), {}
+
+        def record(name: str, array: AnyArray, layout: BlockFormat) -> QTensor:
+            written[name] = quantize_blocks(array, layout)
+            return written[name]
+
+        def emit(found: RoundedWeights) -> Model:
+            model = self.source.model.clone()
+            self._emit(model, form, kept, refined=found)
+            return model
+
+        self._emit(self.source.model.clone(), form, kept, quantize_weight=record)
+        refiner = WeightRefiner(
+            self.source, written, emit, self.inputs.calibration, self.stages, threads
+        )
+        gptq = self.config.rounding == "gptq"
+        self.refined, done = refiner.refine(gptq=gptq, biases=self.config.bias_correct)
+        if any(step.kept for step in done):
+            version = self.write(path, form, kept)
+        return replace(version, refinements=done)
+
     def _time(self, path: Path, form: FileFormat, feed: Feed, seconds: float) -> Choice:
         unpacked = path.with_name(f"{path.name}.unpacked")
         self.kernels = False
@@ -156,7 +208,15 @@ class SchemeWriter:
         chosen = UNPACKED if faster else ALL
         return Choice(candidates=candidates, chosen=chosen, keep_float={})
 
-    def _emit(self, model: Model, form: FileFormat, kept: Mapping[str, str]) -> SchemeEmitted:
+    def _emit(
+        self,
+        model: Model,
+        form: FileFormat,
+        kept: Mapping[str, str],
+        *,
+        refined: RoundedWeights | None = None,
+        quantize_weight: QuantizeBlocks | None = None,
+    ) -> SchemeEmitted:
         """Rewrite the model; convolutions that are kept in float are only stored in few bits."""
         convolutions = [n.name or "" for n in model.graph if n.op_type == "Conv"]
         asked = not_placed(self.source.model, self.config)
@@ -170,7 +230,11 @@ class SchemeWriter:
                 kernels=self.kernels,
                 widths=cast(dict[str, Literal[2, 4, 8]], self.overrides.widths()),
             )
-            return emit_weight_only(model, layout, exclude=exclude)
+            found = self.refined if refined is None else refined
+            if quantize_weight is None:
+                quantize_weight = found.quantize
+            add_to_biases(model, found.shifts)
+            return emit_weight_only(model, layout, quantize_weight=quantize_weight, exclude=exclude)
         tried = [n for n in convolutions if self.convolutions and n not in kept]
         per_channel = self.config.weights == "per-channel"
         shape = DynamicForm(per_channel=per_channel, convolutions=tried)
@@ -198,6 +262,7 @@ class SchemeWriter:
 
     def _recipe(self, form: FileFormat, kept: Mapping[str, str]) -> EmbeddedRecipe:
         dynamic = self.config.scheme == "dynamic"
+        data = self.inputs.calibration if self.config.refines else None
         return EmbeddedRecipe(
             ptq=__version__,
             config=msgspec.structs.replace(self.config, format=form),
@@ -207,6 +272,10 @@ class SchemeWriter:
                 convolutions=dynamic and self.convolutions,
                 unpacked=not dynamic and not self.kernels,
             ),
+            data_sha256=data.digest() if data is not None else None,
+            samples=len(data) if data is not None else None,
+            random_data=data is not None and data.synthetic,
+            images=self.inputs.images if data is not None else None,
         )
 
 

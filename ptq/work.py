@@ -136,8 +136,7 @@ class Work:
             ConfigError: there is no calibration data.
         """
         kept, plan, config = version.keep_float, version.plan, self.config
-        option = "--bias-correct" if config.bias_correct else f"--rounding {config.rounding}"
-        feeds = self._feeds(option, _REFINED_SAMPLES)
+        feeds = self._feeds(config.refining_option, _REFINED_SAMPLES)
         trial = Trial(feeds[:_SEARCH_SAMPLES], self.source)
 
         def emit(refined: Refined) -> tuple[Model, Mapping[str, QTensor]]:

@@ -151,13 +151,14 @@ _MADE_FROM = {
     default="nearest",
     show_default=True,
     help="Each weight to its nearest code; or by GPTQ, so that the outputs of layers change least "
-    "on calibration data: for some seconds to minutes more, free at run time.",
+    "on calibration data: for some seconds to minutes more, free at run time. Static and "
+    "weight-only.",
 )
 @click.option(
     "--bias-correct/--no-bias-correct",
     default=False,
     help="Let biases make up for what the rounding of weights takes from each channel on the "
-    "average, measured on calibration data; free at run time.  [no]",
+    "average, measured on calibration data; free at run time. Static and weight-only.  [no]",
 )
 @click.option(
     "--equalize",

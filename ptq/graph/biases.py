@@ -56,7 +56,7 @@ def add_to_biases(model: ir.Model, shifts: Mapping[str, F64]) -> None:
         shift = shifts.get(node.name or "")
         if shift is None:
             continue
-        reader, index = _place(node)
+        reader, index = place_of_bias(node)
         old = constant(input_at(reader, index))
         base = np.zeros(shift.shape, np.float32) if old is None else old
         array = (base + shift.reshape(base.shape)).astype(np.float32)
@@ -66,8 +66,8 @@ def add_to_biases(model: ir.Model, shifts: Mapping[str, F64]) -> None:
         reader.replace_input_with(index, value)
 
 
-def _place(node: ir.Node) -> tuple[ir.Node, int]:
-    """Return which input of which node is the bias of a layer."""
+def place_of_bias(node: ir.Node) -> tuple[ir.Node, int]:
+    """Return the node, and its input, that has the bias of a layer, or would have it."""
     after = only_user(node.outputs[0])
     if not is_op(node, "MatMul") or after is None:
         return node, 2
@@ -75,7 +75,7 @@ def _place(node: ir.Node) -> tuple[ir.Node, int]:
 
 
 def _has_bias(site: Site) -> bool:
-    return input_at(*_place(site.node)) is not None
+    return input_at(*place_of_bias(site.node)) is not None
 
 
 def _takes_bias(site: Site) -> bool:
@@ -85,7 +85,7 @@ def _takes_bias(site: Site) -> bool:
     if is_op(node, "MatMul"):
         if weight.ndim != 2 or not is_op(after, "Add"):
             return False
-        bias, channels = constant(input_at(*_place(node))), weight.shape[1]
+        bias, channels = constant(input_at(*place_of_bias(node))), weight.shape[1]
     elif is_op(node, "Conv", "Gemm") and site.rule.bias == 2:
         bias, channels = constant(site.bias), weight.shape[0]
         if is_op(node, "Gemm") and not int_attribute(node, "transB", 0):

@@ -1,4 +1,4 @@
-"""What layers of a quantized graph read, put out as codes."""
+"""What layers of a quantized graph read, put out as codes, or as values where it has none."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class LayerInput:
 
     Attributes:
         weight: the weight, by name.
-        output: the output that holds the codes of what it reads.
-        zero_point: the code of 0.
+        output: the output that holds the codes of what it reads, or the values.
+        zero_point: the code of 0; ``None`` where they are values.
         window: how it walks over them, if it is a convolution.
     """
 
     weight: str
     output: str
-    zero_point: int
+    zero_point: int | None
     window: Window | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerInputs:
-    """A serialized model that puts out codes.
+    """A serialized model that puts out what layers read.
 
     Attributes:
         model: its bytes; external data lies where it did.
@@ -100,16 +100,21 @@ def _weight(site: Site) -> str:
 
 
 def _window(site: Site) -> Window | None:
-    if not is_op(site.node, "Conv"):
-        return None
     array = constant(site.weight)
     assert array is not None
-    rank = array.ndim - 2
+    return window_of(site.node, array.shape)
+
+
+def window_of(node: ir.Node, shape: tuple[int, ...]) -> Window | None:
+    """Return how a convolution walks, of which the weight has this shape; ``None`` of others."""
+    if not is_op(node, "Conv"):
+        return None
+    rank = len(shape) - 2
     return Window(
-        kernel=array.shape[2:],
-        strides=tuple(ints_attribute(site.node, "strides", [1] * rank)),
-        dilations=tuple(ints_attribute(site.node, "dilations", [1] * rank)),
-        pads=tuple(ints_attribute(site.node, "pads", [0] * 2 * rank)),
-        auto_pad=text_attribute(site.node, "auto_pad", "NOTSET"),
-        groups=groups_of(site),
+        kernel=shape[2:],
+        strides=tuple(ints_attribute(node, "strides", [1] * rank)),
+        dilations=tuple(ints_attribute(node, "dilations", [1] * rank)),
+        pads=tuple(ints_attribute(node, "pads", [0] * 2 * rank)),
+        auto_pad=text_attribute(node, "auto_pad", "NOTSET"),
+        groups=int_attribute(node, "group", 1),
     )

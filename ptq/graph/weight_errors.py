@@ -56,7 +56,7 @@ def tap_weight_errors(model: Model, quantized: Model, slots: Sequence[BiasSlot])
 
     Args:
         model: the float model.
-        quantized: what `emit_qdq` made of it; it is not changed.
+        quantized: what `emit_qdq` made of it, or it with other weights; it is not changed.
         slots: the layers.
     """
     weights = {node.name or "": node.inputs[1] for node in model.graph if len(node.inputs) > 1}
@@ -86,6 +86,8 @@ def tap_weight_errors(model: Model, quantized: Model, slots: Sequence[BiasSlot])
 
 def _dequantized(weight: ir.Value | None) -> np.ndarray:
     """Return what a layer of a quantized graph multiplies by, as float64."""
+    if (array := constant(weight)) is not None:  # of a model that simulates
+        return array.astype(np.float64)
     node = None if weight is None else weight.producer()
     assert node is not None and is_dequantizer(node), "the weight of a site is codes"
     codes, params = constant(node.inputs[0]), params_of(node)

@@ -82,7 +82,7 @@ def quantize(x: AnyArray, qparams: QParams) -> AnyArray:
     Divides in float32, rounds half to even, adds the zero point, saturates. Infinity saturates;
     NaN gives the smallest code, as in onnxruntime.
     """
-    scale, zero_point = _broadcast(qparams, x.shape)
+    scale, zero_point = per_element(qparams, x.shape)
     offset = zero_point.astype(np.float32)  # exact: at most 16 bits
     # A quotient that overflows is an infinity, which saturates.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -97,7 +97,7 @@ def quantize(x: AnyArray, qparams: QParams) -> AnyArray:
 
 def dequantize(codes: AnyArray, qparams: QParams) -> F32:
     """Return ``(codes - zero_point) * scale`` in float32, as DequantizeLinear does."""
-    scale, zero_point = _broadcast(qparams, codes.shape)
+    scale, zero_point = per_element(qparams, codes.shape)
     steps = np.subtract(codes, zero_point, dtype=np.int32).astype(np.float32)
     with np.errstate(over="ignore"):
         return np.asarray(steps * scale)
@@ -206,7 +206,7 @@ def exponent_of_range(lo: float, qtype: QType) -> int:
     return qtype.bits - exponent
 
 
-def _broadcast(qparams: QParams, shape: tuple[int, ...]) -> tuple[AnyArray, AnyArray]:
+def per_element(qparams: QParams, shape: tuple[int, ...]) -> tuple[AnyArray, AnyArray]:
     """Return scale and zero point in shapes that broadcast against a tensor of this shape."""
     scale, zero_point, axis = qparams.scale, qparams.zero_point, qparams.axis
     if axis is None:

@@ -70,7 +70,9 @@ def grams(
 
 
 def _vectors(layer: LayerInput, codes: AnyArray) -> F32:
-    centred = codes.astype(np.int16) - np.int16(layer.zero_point)
+    centred = codes
+    if layer.zero_point is not None:
+        centred = codes.astype(np.int16) - np.int16(layer.zero_point)
     if layer.window is None:
         return rows_of(centred, _VECTORS)
     most = _VECTORS if layer.window.groups == 1 else _VECTORS_OF_GROUPS

@@ -74,10 +74,10 @@ def test_threads_do_not_change_the_bytes(quantized):
     assert len(written) == 1
 
 
-@pytest.mark.parametrize("scheme", ["dynamic", "weight-only"])
-def test_schemes_without_calibration_refuse_it(scheme):
+def test_the_scheme_without_calibration_refuses_it():
     with pytest.raises(ConfigError, match="--rounding gptq means nothing to --scheme"):
-        ptq.QuantizeConfig(scheme=scheme, rounding="gptq")
-    both = ptq.QuantizeConfig(scheme="auto", rounding="gptq")
-    assert both.with_scheme(scheme).rounding == "nearest"
-    assert both.with_scheme("static").rounding == "gptq"
+        ptq.QuantizeConfig(scheme="dynamic", rounding="gptq")
+    every = ptq.QuantizeConfig(scheme="auto", rounding="gptq")
+    assert every.with_scheme("dynamic").rounding == "nearest"
+    assert every.with_scheme("static").rounding == "gptq"
+    assert every.with_scheme("weight-only").rounding == "gptq"

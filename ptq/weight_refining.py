@@ -1,0 +1,121 @@
+"""Refine a weight-only model by what its layers put out: its weights, then its biases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from ptq.data.dataset import Dataset, evenly_spaced
+from ptq.data.feeds import Feed
+from ptq.graph.save import to_bytes
+from ptq.graph.types import Model
+from ptq.graph.weight_errors import tap_weight_errors
+from ptq.graph.weight_layers import bias_slot
+from ptq.numerics.affine import QTensor
+from ptq.numerics.arrays import F64
+from ptq.progress import Stages
+from ptq.refining import RefiningStep, take_steps
+from ptq.report.refinement import Refinement
+from ptq.runtime.weight_errors import mean_errors
+from ptq.source import Source
+from ptq.trial import Trial
+from ptq.weight_rounding import RoundedWeights, WeightRounder
+
+#: Samples that are looked at, those included that choose; more take time, fewer cost accuracy.
+_SAMPLES = 96
+
+#: Of fewer samples none are kept out to choose on; of more, a quarter, but no more than needed.
+_FEWEST, _MOST_CHOSEN_ON = 8, 16
+
+#: What there is before anything was looked at.
+NOTHING = RoundedWeights({}, {})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LookedAt:
+    """Samples, of which some are kept out to choose on.
+
+    Attributes:
+        rounded_on: what weights are rounded and biases corrected on.
+        chosen_on: what each step is judged on; the same if there are few.
+    """
+
+    rounded_on: Sequence[Feed]
+    chosen_on: Sequence[Feed]
+
+    @classmethod
+    def of(cls, data: Dataset) -> LookedAt:
+        """Return the first samples of some data, split."""
+        feeds = list(islice(iter(data), _SAMPLES))
+        if len(feeds) < _FEWEST:
+            return cls(feeds, feeds)
+        kept = evenly_spaced(len(feeds), min(len(feeds) // 4, _MOST_CHOSEN_ON))
+        others = [feed for i, feed in enumerate(feeds) if i not in kept]
+        return cls(others, [feeds[i] for i in kept])
+
+
+@dataclass(frozen=True, slots=True)
+class WeightRefiner:
+    """Takes the steps that are asked for.
+
+    Attributes:
+        source: the float model.
+        written: its weights as they are written, rounded to nearest, by name.
+        emit: returns the model as it ships, with what was found in it.
+        data: the calibration data.
+        stages: told of what takes time.
+        threads: within an operator.
+    """
+
+    source: Source
+    written: Mapping[str, QTensor]
+    emit: Callable[[RoundedWeights], Model]
+    data: Dataset
+    stages: Stages
+    threads: int
+
+    def refine(self, *, gptq: bool, biases: bool) -> tuple[RoundedWeights, tuple[Refinement, ...]]:
+        """Return what was found, and how each step went; one that does harm is not taken.
+
+        With both, biases are corrected while weights are rounded, and then once more.
+
+        Args:
+            gptq: whether to round weights by GPTQ.
+            biases: whether to correct biases.
+        """
+        looked_at = LookedAt.of(self.data)
+        trial = Trial(list(looked_at.chosen_on), self.source)
+        rounder = WeightRounder(self.source.model, self.source.folder, self.written, self.threads)
+        feeds = looked_at.rounded_on
+
+        def rounded(_: RoundedWeights) -> tuple[RoundedWeights, int]:
+            with self.stages.stage("round", rounder.passes() * len(feeds)) as step:
+                found = rounder.round(feeds, biases=biases, on_feed=step)
+            return found, len(found.weights)
+
+        def corrected(before: RoundedWeights) -> tuple[RoundedWeights, int]:
+            shifts = self._shifts(rounder, before, feeds)
+            return RoundedWeights(before.weights, shifts), len(shifts)
+
+        steps: list[RefiningStep[RoundedWeights]] = []
+        if gptq:
+            steps.append(RefiningStep("gptq", rounded))
+        if biases:
+            steps.append(RefiningStep("bias correction", corrected))
+        return take_steps(
+            steps,
+            NOTHING,
+            lambda found: trial.error(to_bytes(self.emit(found))),
+            samples=len(feeds),
+        )
+
+    def _shifts(
+        self, rounder: WeightRounder, before: RoundedWeights, feeds: Sequence[Feed]
+    ) -> dict[str, F64]:
+        slots = [bias_slot(layer) for layer in rounder.layers if layer.takes_bias]
+        tapped = tap_weight_errors(self.source.model, rounder.simulated(before), slots)
+        with self.stages.stage("correct", len(feeds)) as step:
+            return mean_errors(
+                tapped, feeds, self.source.folder, threads=self.threads, on_feed=step
+            )
