@@ -35,6 +35,9 @@ _OVERRIDDEN = {
 #: Schemes that may have calibration data to look at outputs on.
 _CALIBRATED = ("static", "weight-only", "auto")
 
+#: Schemes in which layers may be left in float for the sake of the outputs.
+_PROTECTED = ("static", "auto")
+
 #: ``--place``: by measured cost, or everything that the target runs.
 PLACE_AUTO, PLACE_ALL = "auto", "all"
 
@@ -152,8 +155,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         equalize: whether scales of channels are moved between neighbouring layers, where the error
             of the network's output is a tenth less with it.
         smooth: likewise, whether channels of what dense layers read are divided by their sizes;
-            ``None`` tries it on models with layer norms where the outputs are further off than
-            ``protect`` says, before any layer is left in float.
+            ``None`` tries it on models of mostly dense layers, where the outputs are further off
+            than ``protect`` says, before any layer is left in float.
+        awq: likewise, whether weights of dense layers are multiplied by the sizes of what they
+            read, so that those that matter most lose least by rounding; in the weight-only scheme.
         qcode_objective: what ``--calib qcode`` makes small: the error of each tensor (``mse``),
             its divergence (``kl``), or the error of the network's output (``output``).
         op_types: the only operator types that may become integer; empty for all the target runs.
@@ -187,6 +192,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     symmetric: bool = False
     equalize: bool = False
     smooth: bool | None = None
+    awq: bool = False
     qcode_objective: QCodeObjective = "mse"
     op_types: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -207,10 +213,14 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             raise ConfigError(_wrong_width("--bits", self.bits, self.scheme))
         for override in self.overrides:
             override.require_fits(self.scheme)
-        for option, given in (("--equalize", self.equalize), ("--smooth", self.smooth)):
-            if given and self.scheme != "static":
+        for option, given, scheme in (
+            ("--equalize", self.equalize, "static"),
+            ("--smooth", self.smooth, "static"),
+            ("--awq", self.awq, "weight-only"),
+        ):
+            if given and self.scheme != scheme:
                 raise ConfigError(
-                    f"{option} is of --scheme static, not {self.scheme}; leave one of them out"
+                    f"{option} is of --scheme {scheme}, not {self.scheme}; leave one of them out"
                 )
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
@@ -219,7 +229,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 f"{self.refining_option} means nothing to --scheme {self.scheme}; use --scheme "
                 "static or weight-only"
             )
-        if self.protect and self.scheme not in _CALIBRATED:
+        if self.protect and self.scheme not in _PROTECTED:
             raise ConfigError(
                 f"--protect means nothing to --scheme {self.scheme}; use --scheme static"
             )
@@ -265,7 +275,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             scheme=scheme,
             overrides=overrides,
             bias_correct=self.bias_correct and scheme in _CALIBRATED,
-            protect=self.protect if scheme in _CALIBRATED else None,
+            protect=self.protect if scheme in _PROTECTED else None,
             rounding=self.rounding if scheme in _CALIBRATED else "nearest",
         )
 

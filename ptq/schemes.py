@@ -44,6 +44,7 @@ from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.session import open_session
 from ptq.source import Source, not_placed
 from ptq.targets import Target, load_target
+from ptq.trial import Trial
 from ptq.version import Version
 from ptq.weight_refining import NOTHING, WeightRefiner
 from ptq.weight_rounding import RoundedWeights
@@ -119,6 +120,7 @@ class SchemeWriter:
             if form == "integer" and self.config.scheme == "dynamic":
                 fuse_integer(model)
             model.metadata_props[PROPERTY] = self._recipe(form, kept).to_json()
+            self.source.rescaling.write(model)
             save_model(model, path)
         with self.stages.stage("check"):
             check_file(path)
@@ -137,6 +139,12 @@ class SchemeWriter:
         placement.require_nodes(node.name or "" for node in self.source.model.graph)
         self.convolutions, self.kernels = placement.convolutions, not placement.unpacked
         return self.write(path, form, placement.reasons())
+
+    def error(self, trial: Trial) -> float:
+        """Return the error of the model with weights rounded to nearest, before any file."""
+        model = self.source.model.clone()
+        self._emit(model, self.config.formats[0], {}, refined=NOTHING)
+        return trial.error(to_bytes(model))
 
     def settle(
         self, path: Path, form: FileFormat, feed: Feed, memory: Memory, *, seconds: float
@@ -262,7 +270,8 @@ class SchemeWriter:
 
     def _recipe(self, form: FileFormat, kept: Mapping[str, str]) -> EmbeddedRecipe:
         dynamic = self.config.scheme == "dynamic"
-        data = self.inputs.calibration if self.config.refines else None
+        looks = self.config.refines or self.config.awq
+        data = self.inputs.calibration if looks else None
         return EmbeddedRecipe(
             ptq=__version__,
             config=msgspec.structs.replace(self.config, format=form),

@@ -9,16 +9,18 @@ from math import log10
 
 import msgspec
 
+from ptq.awq import awq_factors
 from ptq.config import QuantizeConfig
 from ptq.data import Feed
 from ptq.data.held_feeds import HeldFeeds
 from ptq.errors import ConfigError
 from ptq.graph.rescale.record import Rescaling
-from ptq.graph.rescale.smooth import inserted
+from ptq.graph.rescale.smooth import find_smoothable, inserted
 from ptq.inputs import Inputs
 from ptq.progress import Stages
 from ptq.report.decibels import decibels
 from ptq.rescaling import at_strength, equalizing_factors
+from ptq.schemes import SchemeWriter
 from ptq.smoothing import smoothing_factors
 from ptq.source import Source
 from ptq.trial import Trial
@@ -52,10 +54,12 @@ def transformed(
     Raises:
         ConfigError: there is no calibration data, or statistics are given in its place.
     """
-    if not config.equalize and not config.smooth and not _may_smooth(source, inputs, config):
+    asked = {"--equalize": config.equalize, "--smooth": config.smooth, "--awq": config.awq}
+    if not any(asked.values()) and not _may_smooth(source, inputs, config):
         return source
-    data, option = inputs.calibration, "--equalize" if config.equalize else "--smooth"
+    data = inputs.calibration
     if data is None or inputs.statistics is not None:
+        option = next(name for name, given in asked.items() if given)
         raise ConfigError(
             f"{option} changes the tensors of which statistics are taken; give --calib-data, and "
             "no --stats"
@@ -72,19 +76,25 @@ def transformed(
         smoothed = smoothing_factors(found, data, config, stages, threads=threads)
         why = "no dense layer's error was less with it"
         found = trials.best("smoothed", found, [smoothed], why)
+    if config.awq:
+        spared = awq_factors(found, data, config, stages, threads=threads)
+        why = "no dense layer's error was less with it"
+        found = trials.best("smoothed", found, [spared], why)
     return found
 
 
 def _may_smooth(source: Source, inputs: Inputs, config: QuantizeConfig) -> bool:
     """Whether to see if smoothing is needed, where nothing is said: in transformers, on real data.
 
-    Outliers in some channels come of layer norms; elsewhere it would only take time.
+    They are made of dense layers; elsewhere it would only take time.
     """
     data = inputs.calibration
     if config.smooth is not None or not config.protected_db or inputs.statistics is not None:
         return False
-    norms = any(node.op_type == "LayerNormalization" for node in source.model.graph)
-    return norms and data is not None and not data.synthetic
+    if data is None or data.synthetic:
+        return False
+    convolutions = sum(1 for node in source.model.graph if node.op_type == "Conv")
+    return len(find_smoothable(source.model)) > convolutions
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +131,7 @@ class _Trials:
         graph = id(source.model)
         if graph not in self.known:
             inputs = Inputs(HeldFeeds(self.feeds, self.source.inputs))
-            work = Work(source, inputs, self.config, Stages(), self.threads)
-            self.known[graph] = work.error(self.trial)
+            self.known[graph] = self._writer(source, inputs).error(self.trial)
         return self.known[graph]
 
     def best(
@@ -131,24 +140,30 @@ class _Trials:
         """Return the model as it is, or with the factors of the least error.
 
         Args:
-            what: the field of `Rescaling`, and how the report begins.
+            what: the field of `Rescaling`.
             now: the model without them.
             candidates: factors; of empty ones there is nothing to try.
             why: there are none.
         """
         tried = [now, *(self._with(what, now, factors) for factors in candidates if factors)]
         if len(tried) == 1:
-            return _noted(now, f"{what}: nothing, for {why}")
-        with self.stages.stage(what):
+            return _noted(now, f"{self._named(what)}: nothing, for {why}")
+        with self.stages.stage(self._named(what)):
             errors = [self._error(source) for source in tried]
         chosen = min(range(len(tried)), key=errors.__getitem__)
         if errors[chosen] >= _WORTH * errors[0]:
             figures = ", ".join(map(_decibels, errors))
             return _noted(
                 now,
-                f"{what}: nothing, for the output's error was not a tenth less with it ({figures})",
+                f"{self._named(what)}: nothing, for the output's error was not a tenth less with "
+                f"it ({figures})",
             )
         return tried[chosen]
+
+    def _writer(self, source: Source, inputs: Inputs) -> Work | SchemeWriter:
+        if self.config.scheme == "static":
+            return Work(source, inputs, self.config, Stages(), self.threads)
+        return SchemeWriter(source, inputs, self.config, Stages(), convolutions=False)
 
     def _with(self, what: str, now: Source, factors: dict[str, str]) -> Source:
         rescaling: Rescaling = msgspec.structs.replace(now.rescaling, **{what: factors})
@@ -157,7 +172,12 @@ class _Trials:
             return _noted(found, f"equalized: {len(factors)} groups of tensors")
         by_mul = sum(1 for _ in inserted(now.model, factors))
         more = f", {by_mul} of them by a Mul in front of it" if by_mul else ""
-        return _noted(found, f"smoothed: what dense layers read, {len(factors)} tensors{more}")
+        line = f"{self._named(what)}: what dense layers read, {len(factors)} tensors{more}"
+        return _noted(found, line)
+
+    def _named(self, what: str) -> str:
+        """Return how the report begins: both methods divide what dense layers read."""
+        return "awq" if self.config.awq and what == "smoothed" else what
 
 
 def _noted(source: Source, line: str) -> Source:

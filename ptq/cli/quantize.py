@@ -171,7 +171,7 @@ _MADE_FROM = {
     default=None,
     help="Take outliers out of what dense layers read and into their weights (SmoothQuant), for "
     "transformers; kept where the output's error is less with it on the calibration data.  [where "
-    "the outputs fall short of --protect, and the model has layer norms]",
+    "the outputs fall short of --protect, in models of mostly dense layers]",
 )
 @click.option(
     "--protect",
@@ -179,6 +179,13 @@ _MADE_FROM = {
     metavar="DB",
     help="Leave the layers in float whose integers do most to the outputs, as few as bring their "
     "SQNR on calibration data to so many decibels; 0 for none.  [20 with --place auto, else 0]",
+)
+@click.option(
+    "--awq",
+    is_flag=True,
+    help="Multiply the weights of dense layers by the sizes of the channels that they read, and "
+    "divide these, before weights are rounded (AWQ), with --scheme weight-only; kept where the "
+    "output's error is less with it on the calibration data.",
 )
 @shared.PLACEMENT
 @click.option(
@@ -231,7 +238,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
         **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct")},
-        **{n: given[n] for n in ("equalize", "smooth", "protect")},
+        **{n: given[n] for n in ("equalize", "smooth", "protect", "awq")},
         block=int(given["block"]),
         weights_symmetric=given["symmetric_weights"],
         overrides=found.extras.get("override", ()),

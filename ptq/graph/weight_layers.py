@@ -130,6 +130,13 @@ def tap_layers(model: Model, layers: Sequence[WeightLayer]) -> LayerInputs:
     return LayerInputs(made.model, tuple(made.inputs), tuple(taps))
 
 
+def tap_rows(model: Model, tensors: Sequence[str]) -> LayerInputs:
+    """Return a model that puts out tensors, of which the rows are wanted under their names."""
+    made = with_tensors_out(model, tensors)
+    taps = (LayerInput(tensor, made.outputs[tensor], None, None) for tensor in tensors)
+    return LayerInputs(made.model, tuple(made.inputs), tuple(taps))
+
+
 def with_weights(model: Model, weights: Mapping[str, F32]) -> Model:
     """Return a copy of a model with other constants in the main graph.
 
