@@ -2,9 +2,9 @@
 
     python benchmarks/weight_only.py FOLDER ... [--bits 4] [--samples 32] [--eval 64]
 
-Every FOLDER holds ``model.onnx`` and two folders of .npz files, ``calib`` and ``eval``. Products are
-computed from codes (MatMulNBits), which no timing decides here. Tables go to stdout as markdown,
-all figures to results/NAME.json after every model.
+Every FOLDER holds ``model.onnx`` and two folders of .npz files, ``calib`` and ``eval``. Products
+are computed from codes (MatMulNBits), which no timing decides here. Tables go to stdout as
+markdown, all figures to results/NAME.json after every model.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def main() -> None:
             found[folder.name] = {
                 name: measure(folder, heldout, place / "out.onnx", args, changes)
                 for name, changes in SETTINGS.items()
+                if not args.settings or name in args.settings
             }
         settings = {"bits": args.bits, "samples": args.samples, "eval": args.eval}
         write_results(args.name, settings, {"models": found})
@@ -52,7 +53,7 @@ def main() -> None:
         ("seconds", lambda r: f"{r['seconds']:.0f}" if "seconds" in r else NOT_THERE),
     ):
         print(f"\n### {title}\n")
-        rows = [[name, *(cell(r[name]) for r in found.values())] for name in SETTINGS]
+        rows = [[name, *(cell(r.get(name, {})) for r in found.values())] for name in SETTINGS]
         print(table(("", *found), rows))
 
 
@@ -101,6 +102,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folders", nargs="+", type=Path, help="model.onnx, calib/, eval/ in each")
     parser.add_argument("--bits", type=int, default=4, choices=(2, 4, 8))
     parser.add_argument("--block", type=int, default=32)
+    parser.add_argument(
+        "--settings", action="append", help="only this row of the table", default=[]
+    )
     parser.add_argument("--samples", type=int, default=32, help="calibration samples")
     parser.add_argument("--eval", type=int, default=64, help="samples for the SQNR, at most")
     parser.add_argument("--threads", type=int, default=1, help="to observe and to evaluate with")

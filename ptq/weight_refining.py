@@ -78,6 +78,8 @@ class WeightRefiner:
     def refine(self, *, gptq: bool, biases: bool) -> tuple[RoundedWeights, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
 
+        Harm is a larger error of the output of a typical sample, among those kept out.
+
         With both, biases are corrected while weights are rounded, and then once more.
 
         Args:
@@ -106,7 +108,7 @@ class WeightRefiner:
         return take_steps(
             steps,
             NOTHING,
-            lambda found: trial.error(to_bytes(self.emit(found))),
+            lambda found: trial.typical_error(to_bytes(self.emit(found))),
             samples=len(feeds),
         )
 

@@ -123,7 +123,7 @@ class WeightRounder:
             for sharing in _by_weight(part):
                 first = sharing[0]
                 corrected = biases and all(layer.takes_bias for layer in sharing)
-                halves = _added([found[layer.node] for layer in sharing])
+                halves = _added([found[layer.key] for layer in sharing])
                 moments = [g.centred if corrected else g.total for g in halves]
                 tensor = _rounded(first, self.written[first.weight], moments[0], moments[1])
                 weights[first.weight] = tensor
@@ -131,7 +131,7 @@ class WeightRounder:
                     continue
                 lost = _problem_rows(first, first.array - _values(tensor, first))
                 for layer in sharing:
-                    one, other = found[layer.node]
+                    one, other = found[layer.key]
                     mean = (one + other).mean
                     shifts[layer.node] = np.einsum("grc,gc->gr", lost, mean).reshape(-1)
         return RoundedWeights(weights, shifts)

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 from support.models import load
-from support.nets import prepare, to_bytes
+from support.nets import prepare, run, to_bytes
 
 from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_weight_only import WeightFormat, emit_weight_only
@@ -122,6 +122,33 @@ def test_weights_that_others_read_are_left(tmp_path):
     made = Written(text, bits=4)
     found = made.rounder(tmp_path).round([{"x": inputs((40, 40))}] * 2, biases=False)
     assert set(found.weights) == {"alone", "twice"}
+
+
+@pytest.mark.parametrize("op", ["GRU", "LSTM"])
+def test_a_recurrent_layer_is_rounded_by_its_input_and_by_its_state(op, tmp_path):
+    gates = {"GRU": 3, "LSTM": 4}[op] * 20
+    more = ", linear_before_reset = 1" if op == "GRU" else ""
+    text = f"""g (float[7, 5, 24] x) => (float[7, 1, 5, 20] y)
+        <float[1, {gates}, 24] w, float[1, {gates}, 20] r>
+        {{ y = {op} <hidden_size = 20{more}> (x, w, r) }}"""
+    rng = np.random.default_rng(0)
+    weights = {
+        name: (0.3 * rng.standard_normal((1, gates, n))).astype(np.float32)
+        for name, n in (("w", 24), ("r", 20))
+    }
+    made = Written(text, weights, bits=2)
+    rounder = made.rounder(tmp_path)
+    assert rounder.passes() == 2  # the state is that which the rounded input makes
+    feeds = [{"x": inputs((7, 5, 24), seed)} for seed in range(6)]
+    found = rounder.round(feeds[:4], biases=True)
+    assert set(found.weights) == {"w", "r"}
+    assert not found.shifts
+
+    def error(quantize):
+        model = made.emitted(quantize)
+        return sum(np.square(run(model, f)[0] - run(made.model, f)[0]).sum() for f in feeds[4:])
+
+    assert error(found.quantize) < 0.7 * error(RoundedWeights({}, {}).quantize)
 
 
 def test_each_layer_is_rounded_on_what_those_before_it_make(tmp_path):

@@ -23,10 +23,12 @@ from ptq.numerics.patches import Window
 class WeightLayer:
     """A convolution, a dense layer or a product with a constant matrix, in the main graph.
 
+    Recurrent operators have two: one that reads their input, and one their own output.
+
     Attributes:
-        node: its name.
+        node: the name of the operator.
         weight: the name of the weight.
-        array: what it is, float32.
+        array: what it is, float32; of recurrent operators as a matrix.
         axis: the axis of it that has the output channels.
         groups: into how many groups the channels fall.
         window: how it walks, if it is a convolution.
@@ -48,6 +50,11 @@ class WeightLayer:
     readers: int
 
     @property
+    def key(self) -> str:
+        """A name that no other layer has."""
+        return f"{self.node}\n{self.weight}"
+
+    @property
     def columns(self) -> int:
         """How many inputs each output has."""
         return int(self.array.size) // int(self.array.shape[self.axis])
@@ -63,9 +70,9 @@ def find_weight_layers(model: Model) -> tuple[WeightLayer, ...]:
     for node in model.graph:
         level = max((behind.get(id(v), 0) for v in node.inputs if v is not None), default=0)
         layer = _layer(node, level)
-        if layer is not None:
-            found.append(layer)
-            level += 1
+        layers = _recurrent(node, level) if layer is None else [layer]
+        found += layers
+        level += len(layers)
         behind.update((id(v), level) for v in node.outputs)
     return tuple(found)
 
@@ -101,6 +108,39 @@ def _layer(node: ir.Node, level: int) -> WeightLayer | None:
     )
 
 
+def _recurrent(node: ir.Node, level: int) -> list[WeightLayer]:
+    """Return the products of a recurrent operator of one direction.
+
+    The second reads the state, that is, the output at the step before; with the reset gate of a
+    GRU in between it is the state as well, before the gate.
+    """
+    if not is_op(node, "GRU", "LSTM", "RNN"):
+        return []
+    found: list[WeightLayer] = []
+    for index, read in ((1, input_at(node, 0)), (2, node.outputs[0])):
+        weight = input_at(node, index)
+        array = float_array_of(weight)
+        if weight is None or array is None or array.ndim != 3 or len(array) != 1:
+            continue
+        if read is None or not read.name or array_of(read) is not None:
+            continue
+        found.append(
+            WeightLayer(
+                node=node.name or "",
+                weight=weight.name or "",
+                array=np.asarray(array[0], np.float32),
+                axis=0,
+                groups=1,
+                window=None,
+                input=read.name,
+                level=level + len(found),
+                takes_bias=False,
+                readers=len(weight.uses()),
+            )
+        )
+    return found
+
+
 def _takes_bias(node: ir.Node, channels: int) -> bool:
     place, index = place_of_bias(node)
     if is_op(node, "MatMul") and not is_op(place, "Add"):
@@ -123,10 +163,10 @@ def tap_layers(model: Model, layers: Sequence[WeightLayer]) -> LayerInputs:
 
     Args:
         model: the float model, with other weights or not; it is not changed.
-        layers: those of it; each gets what it reads under its own name, not under the weight's.
+        layers: those of it; each gets what it reads under its key, not under the weight's name.
     """
     made = with_tensors_out(model, tuple(dict.fromkeys(layer.input for layer in layers)))
-    taps = (LayerInput(y.node, made.outputs[y.input], None, y.window) for y in layers)
+    taps = (LayerInput(y.key, made.outputs[y.input], None, y.window) for y in layers)
     return LayerInputs(made.model, tuple(made.inputs), tuple(taps))
 
 
