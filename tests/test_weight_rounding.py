@@ -7,6 +7,7 @@ from onnx.reference import ReferenceEvaluator
 from support.models import load
 from support.nets import prepare, run, to_bytes
 
+from ptq.errors import CalibrationError
 from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_weight_only import WeightFormat, emit_weight_only
 from ptq.numerics.blocks import quantize_blocks
@@ -170,6 +171,15 @@ def test_each_layer_is_rounded_on_what_those_before_it_make(tmp_path):
     read = [{"u": f["x"] @ weights["a"] + f["x"] @ weights["b"]} for f in feeds]
     again = alone.rounder(tmp_path).round(read, biases=False)
     np.testing.assert_array_equal(again.weights["c"].codes, found.weights["c"].codes)
+
+
+def test_an_input_that_is_not_finite_is_named(tmp_path):
+    text = """g (float[2, 40] x) => (float[2, 30] y) <float[40, 30] w>
+        { t = Log (x) y = MatMul (t, w) }"""
+    made = Written(text, bits=4)
+    feed = {"x": np.zeros((2, 40), np.float32)}
+    with pytest.raises(CalibrationError, match="tensor 't' takes a NaN or infinite value"):
+        made.rounder(tmp_path).round([feed], biases=False)
 
 
 def test_another_layout_is_rounded_to_nearest():

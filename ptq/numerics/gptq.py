@@ -15,6 +15,9 @@ from ptq.numerics.arrays import F64, AnyArray
 #: Columns rounded before what they leave is taken from all later ones: one product for many.
 _BLOCK = 128
 
+#: With so much damping, inputs count as independent: it is rounding to nearest.
+_MOST_DAMPING = 1e3
+
 #: Up to this many columns, many small matrices are inverted at once.
 _SMALL = 64
 
@@ -133,9 +136,22 @@ def _inverse_factor(gram: F64, damping: float) -> F64:
     """
     from scipy.linalg import solve_triangular
 
-    damped = with_damping(gram, damping)
-    upper = np.linalg.cholesky(damped[:, ::-1, ::-1])[:, ::-1, ::-1]
+    upper = _cholesky(gram[:, ::-1, ::-1], damping)[:, ::-1, ::-1]
     if gram.shape[1] <= _SMALL:
         return np.asarray(np.triu(np.linalg.inv(upper)))
     eye = np.eye(gram.shape[1])
     return np.stack([solve_triangular(u, eye, lower=False) for u in upper])
+
+
+def _cholesky(gram: F64, damping: float) -> F64:
+    """Return the lower triangular factors of matrices with as much damping as that takes.
+
+    Moments about the mean, of which sums in float32 were taken away from one another, may have
+    eigenvalues below 0 where the mean is a hundred times what inputs differ by.
+    """
+    try:
+        return np.asarray(np.linalg.cholesky(with_damping(gram, damping)))
+    except np.linalg.LinAlgError:
+        if damping > _MOST_DAMPING:
+            raise
+        return _cholesky(gram, 10 * damping)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ptq.data.feeds import Feed
+from ptq.errors import CalibrationError
 from ptq.graph.layer_inputs import LayerInput, LayerInputs
 from ptq.numerics.arrays import F32, AnyArray
 from ptq.numerics.patches import Window, patches, rows_of
@@ -42,6 +43,7 @@ def grams(
         on_feed: called after each feed.
 
     Raises:
+        CalibrationError: a layer reads NaN or infinity.
         DataError: onnxruntime fails on a feed.
     """
     if not tapped.layers:
@@ -61,6 +63,11 @@ def grams(
         half = halves[i % 2]
         for layers in alike.values():
             gram = Gram.of(_vectors(layers[0], found[layers[0].output]))
+            if not np.isfinite(gram.sums).all():
+                raise CalibrationError(
+                    f"tensor '{layers[0].output}' takes a NaN or infinite value in sample {i}; "
+                    "check preprocessing"
+                )
             for layer in layers:
                 before = half.get(layer.weight)
                 half[layer.weight] = gram if before is None else before + gram

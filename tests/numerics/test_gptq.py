@@ -119,3 +119,31 @@ def test_codes_that_are_bound_to_one_another_keep_their_bounds(seed, zero_point)
     )
     assert not fits or np.array_equal(free, codes)
     assert np.all((codes >= -128) & (codes <= 127))
+
+
+def test_moments_that_rounding_made_indefinite_are_damped_as_far_as_it_takes():
+    w, gram, scale = problem(0)
+    wrong = gram - 1.5 * np.linalg.eigvalsh(gram)[:, :1, None] * np.eye(gram.shape[1])
+    assert np.linalg.eigvalsh(wrong).min() < 0
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(wrong)
+    codes = round_by_gptq(w, wrong, grid(scale), damping=1e-9)
+    assert np.isfinite(codes).all()
+    assert np.abs(grid(scale).values(codes) - w).max() < 4 * scale.max()
+
+
+def test_each_column_may_have_a_grid_of_its_own():
+    """As if each input were measured in units of its own: the order of the inputs stays."""
+    w, gram, scale = problem(1)
+    order = np.argsort(-np.diagonal(gram[0]), kind="stable")
+    units = np.empty(6)
+    units[order] = 2.0 ** np.arange(6)  # later inputs become smaller still
+    one = grid(scale)
+    # an even zero point, for ties go to even codes
+    zero_point = np.full(w.shape, 2.0)
+    wide = Grid(one.scale * units, zero_point, one.qmin, one.qmax, one.partners, one.limit)
+    other = gram / units / units[:, None]
+    np.testing.assert_array_equal(
+        round_by_gptq(w, gram, one, damping=TINY) + 2,
+        round_by_gptq(w * units, other, wide, damping=TINY * 1e-3),
+    )
