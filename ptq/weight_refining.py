@@ -108,7 +108,7 @@ class WeightRefiner:
         return take_steps(
             steps,
             NOTHING,
-            lambda found: trial.typical_error(to_bytes(self.emit(found))),
+            lambda found: trial.error(to_bytes(self.emit(found))),
             samples=len(feeds),
         )
 
