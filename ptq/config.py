@@ -22,7 +22,7 @@ Rounding = Literal["nearest", "gptq"]
 Preference = Literal["speed", "size"]
 
 #: Widths of weights that each scheme takes.
-_WIDTHS = {"static": (8,), "dynamic": (8,), "weight-only": (8, 4, 2), "auto": (8,)}
+_WIDTHS = {"static": (8, 7, 6, 5, 4, 3, 2), "dynamic": (8,), "weight-only": (8, 4, 2), "auto": (8,)}
 
 #: What an override may change in each scheme; the rest of it would mean nothing there.
 _OVERRIDDEN = {
@@ -140,15 +140,17 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         format: how the result is written: QuantizeLinear and DequantizeLinear around float
             operators, which any runtime takes (``qdq``); fused integer operators of onnxruntime
             (``integer``); or both files.
-        bits: width of the weights, and of the activations where they are quantized.
+        bits: width of the weights. Activations have 8 where they are quantized.
+        edge_bits: in the static scheme, the least width of the weights of layers that no layer
+            with a weight comes before, or none after.
         block: how many weights share a scale in ``weight-only``.
         place: which operators become integer: ``auto`` by measured cost, where the target is this
             machine; ``all`` that the target runs; or globs over the names of those that do.
         prefer: ``size`` puts up with a result that is slower than the float model.
         calib: the range method of the activations, as `ptq methods` lists them, with options
             after a colon: ``kl``, ``percentile:coverage=99.9``.
-        weight_range: the range method of the weights; if empty, ``minmax``, or ``qcode`` where
-            the activations take power-of-two scales too.
+        weight_range: the range method of the weights; if empty, ``minmax``, with fewer than 8 bits
+            ``mse``, and ``qcode`` where the activations take power-of-two scales too.
         weights: one scale for each output channel, or one for a whole weight.
         weights_symmetric: whether weights have zero point 0.
         symmetric: whether activations have their zero point in the middle of the grid.
@@ -182,6 +184,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     scheme: Scheme = "static"
     format: Format = "qdq"
     bits: int = 8
+    edge_bits: Annotated[int, Meta(ge=2, le=8)] = 8
     block: Literal[16, 32, 64, 128, 256] = 32
     place: tuple[str, ...] = (PLACE_AUTO,)
     prefer: Preference = "speed"
@@ -292,15 +295,19 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             text = "qcode:objective=kl"
         return parse_method(text)
 
-    def weight_quantizer(self) -> WeightQuantizer:
+    def weight_quantizer(self, bits: int | None = None) -> WeightQuantizer:
         """Return the weight quantizer.
+
+        Args:
+            bits: width of the codes, by default that of most weights.
 
         Raises:
             ConfigError: there is no such method, or an option is wrong.
         """
         from ptq.weights import parse_method
 
-        default = "qcode" if self.solver().power_of_two else "minmax"
+        narrow = self.scheme == "static" and (self.bits if bits is None else bits) < 8
+        default = "qcode" if self.solver().power_of_two else "mse" if narrow else "minmax"
         return parse_method(self.weight_range or default)
 
     @property
@@ -366,6 +373,7 @@ def _require_kinds(settings: msgspec.Struct) -> None:
 
 
 def _wrong_width(option: str, bits: int, scheme: Scheme) -> str:
-    choices = " or ".join(map(str, _WIDTHS[scheme]))
-    more = "" if scheme == "weight-only" else "; --scheme weight-only takes 4 and 2"
+    widths = _WIDTHS[scheme]
+    choices = " or ".join(map(str, widths)) if len(widths) < 4 else f"{widths[-1]} to {widths[0]}"
+    more = "" if len(widths) > 1 else "; --scheme static and weight-only take fewer"
     return f"{option} {bits} is not supported by --scheme {scheme}; use {choices}{more}"

@@ -114,6 +114,7 @@ class Findings:
             latencies=self.latencies or ((latency,) if latency is not None else ()),
             refinements=self.refinements,
             protection=self.protection,
+            weight_bits=dict(sorted(self.emitted.widths.items(), reverse=True)),
         )
 
     def _calibration(self) -> DataInfo | None:

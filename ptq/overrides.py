@@ -11,6 +11,7 @@ from functools import cached_property
 from ptq.calib import Solver, parse_method
 from ptq.config import Override, QuantizeConfig
 from ptq.errors import ConfigError
+from ptq.graph.edges import edge_layers
 from ptq.graph.names import Names, names_of
 from ptq.graph.site import Sites
 from ptq.graph.types import Model
@@ -56,6 +57,8 @@ class Overrides:
 
     Attributes:
         effects: what each override matches, in their order.
+        edges: the nodes of which the weights have more bits than the others, as first and last
+            layers; empty where all have as many.
     """
 
     def __init__(self, model: Model, config: QuantizeConfig) -> None:
@@ -70,6 +73,8 @@ class Overrides:
         """
         self.config = config
         self.effects: tuple[Effect, ...] = ()
+        static = config.scheme == "static" and config.bits < config.edge_bits
+        self.edges = edge_layers(model) if static else frozenset[str]()
         if not config.overrides:
             return
         names = names_of(model)
@@ -86,9 +91,11 @@ class Overrides:
         said, general = self._of(node), self.config
         methods = (o.weight_range for o in said if o.weight_range is not None)
         method = next(methods, None)
+        usual = general.edge_bits if node in self.edges else general.bits
+        bits = next((o.bits for o in said if o.bits is not None), usual)
         return WeightSettings(
-            bits=next((o.bits for o in said if o.bits is not None), general.bits),
-            range_method=self._general if method is None else parse_weights(method),
+            bits=bits,
+            range_method=self._usual(bits) if method is None else parse_weights(method),
             per_channel=next((o.weights for o in said if o.weights is not None), general.weights)
             == "per-channel",
         )
@@ -119,8 +126,14 @@ class Overrides:
         return found
 
     @cached_property
-    def _general(self) -> WeightQuantizer:
-        return self.config.weight_quantizer()
+    def _methods(self) -> dict[int, WeightQuantizer]:
+        return {}
+
+    def _usual(self, bits: int) -> WeightQuantizer:
+        """Return the range method of weights for which no override says one."""
+        if bits not in self._methods:
+            self._methods[bits] = self.config.weight_quantizer(bits)
+        return self._methods[bits]
 
     def _matched(self) -> list[str]:
         """Return the nodes that some override matches."""

@@ -25,6 +25,7 @@ from ptq.graph.publish import check_file
 from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
 from ptq.graph.sites import Sites, plan_nodes, requests
+from ptq.graph.store_narrow import store_narrow
 from ptq.graph.switches import SwitchedModel, with_switches
 from ptq.graph.tensor_map import tensors_held, write_map
 from ptq.graph.types import Model
@@ -171,6 +172,8 @@ class Work:
             held = tensors_held(model, values_by_name(self.source.model.graph))
             if form == "integer":
                 fuse_integer(model)
+            if self.target.runtime == "onnxruntime" and min(emitted.widths, default=8) < 8:
+                store_narrow(model)
             write_map(model, held)
             recipe = self._recipe(form, PinnedPlacement.of(kept, variants))
             model.metadata_props[PROPERTY] = recipe.to_json()
@@ -238,7 +241,7 @@ class Work:
         settings = self.overrides.weight(node)
         return settings.range_method.quantize(
             w,
-            QType.parse(self.target.weight),
+            replace(QType.parse(self.target.weight), bits=settings.bits),
             axis=axis if settings.per_channel else None,
             symmetric=symmetric,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -141,6 +142,33 @@ OBSERVER = together(
 )
 
 FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
+
+
+class _Bits(click.ParamType[int | str]):
+    """A width of weights: ``4``, ``W4A8`` as papers write it, or ``mixed``."""
+
+    name = "integer|W4A8|mixed"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        text = str(value).strip().upper()
+        if text == MIXED.upper():
+            return MIXED
+        found = re.fullmatch(r"W(\d+)A8|(-?\d+)", text)
+        if found is not None and not isinstance(value, bool):
+            return int(found[1] or found[2])
+        why = "is no width of weights; write 4, W4A8 or mixed"
+        if re.fullmatch(r"W\d+A\d+", text):
+            why = "has activations that no kernel takes; write A8"
+        raise click.BadParameter(f"{value} {why}", ctx, param)
+
+
+#: What ``--bits`` is where each layer has a width of its own.
+MIXED = "mixed"
+
+#: The type of ``--bits``.
+BITS = _Bits()
 
 
 def config_from(**fields: Any) -> QuantizeConfig:  # noqa: ANN401 - of many types

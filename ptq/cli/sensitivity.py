@@ -15,7 +15,7 @@ from ptq.cli.progress import progress_bars
 #: Options of `ptq quantize` about what is written, timed and proved; all others hold here too.
 _NOT_HERE = frozenset(
     [
-        *("output", "format", "scheme", "bits", "block", "prefer"),
+        *("output", "format", "scheme", "bits", "edge-bits", "block", "prefer"),
         *("seconds", "min-speedup", "on-slower", "labels", "json", "report", "allow-larger"),
         *("force", "dry-run", "rounding", "bias-correct"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -39,6 +40,7 @@ class ParameterEmitter:
         weights: the quantized weights, each with its dequantized value.
         tables: the quantized tables: codes, parameters, and the axis of what is looked up.
         biases: how many biases became int32.
+        widths: how many numbers the weights and tables have, by their bits.
         found: the quantized weights by name, the first of each.
         widened: names of the sites of which a weight scale was enlarged for the bias.
         coarse: names of the sites of which the bias is rounded by more than half an output step.
@@ -65,6 +67,7 @@ class ParameterEmitter:
         self.weights: dict[_Key, tuple[QTensor, ir.Value]] = {}
         self.tables: dict[_Key, tuple[ir.Value, Parameters, int | None]] = {}
         self.biases = 0
+        self.widths: Counter[int] = Counter()
         self.widened: list[str] = []
         self.coarse: list[str] = []
 
@@ -112,6 +115,7 @@ class ParameterEmitter:
             site, array, None, np.float32(1.0), self.quantize_weight,
             symmetric=self.nodes[site.name].weight_symmetric,
         ).tensor  # fmt: skip
+        self.widths[tensor.qparams.qtype.bits] += tensor.codes.size
         name, write = label(f"{name_of(weight)}/table"), self.writer.constant_of
         codes = write(f"{name}/quantized", tensor.codes)
         parameters = (
@@ -149,6 +153,7 @@ class ParameterEmitter:
             self.widened.append(site.name)
         tensor = rounded_alike(found.tensor, self.rounded.get(name_of(weight)))
         self.found.setdefault(name_of(weight), tensor)
+        self.widths[tensor.qparams.qtype.bits] += tensor.codes.size
         dequantized = self._dequantized(name_of(weight), tensor, site.node)
         self.weights[key] = tensor, dequantized
         return tensor, dequantized

@@ -43,6 +43,7 @@ class Emitted:
             output.
         scales: the initializer that holds the scale, by quantized activation but constants.
         tensors: the weights in codes, by name.
+        widths: how many numbers the weights have, by their bits.
     """
 
     weights: int
@@ -51,6 +52,7 @@ class Emitted:
     coarse: tuple[str, ...]
     scales: dict[str, str]
     tensors: Mapping[str, QTensor] = field(default_factory=dict)
+    widths: Mapping[int, int] = field(default_factory=dict)
 
 
 def emit_qdq(  # noqa: PLR0913 - a graph, what to write into it, and how
@@ -109,6 +111,7 @@ def emit_qdq(  # noqa: PLR0913 - a graph, what to write into it, and how
         coarse=tuple(parameters.coarse),
         scales=activations.scales,
         tensors=parameters.found,
+        widths=parameters.widths,
     )
 
 

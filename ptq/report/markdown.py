@@ -14,6 +14,7 @@ from ptq.report.reasons import reasons_of
 from ptq.report.report import FloatNodes, Report
 from ptq.report.text import summary_rows
 from ptq.report.verdict import missing_parts, verdict
+from ptq.report.widths import quantized_title
 from ptq.runtime.layer import count_layers
 
 #: How many layers and how many reasons are listed.
@@ -79,7 +80,7 @@ def _table(head: Sequence[str], right: str, rows: Iterable[Sequence[str]]) -> st
 
 def _summary(report: Report) -> str:
     rows = (map(plain, (what.strip(), *figures)) for what, *figures in summary_rows(report))
-    return _table(("", "float", f"int{report.config.bits}", ""), "lrrl", map(list, rows))
+    return _table(("", "float", quantized_title(report), ""), "lrrl", map(list, rows))
 
 
 def _placement(report: Report) -> str:

@@ -26,6 +26,7 @@ from ptq.report.report import Report
 from ptq.report.settings import settings_text
 from ptq.report.text import summary_rows
 from ptq.report.verdict import headlines, missing_parts, verdict
+from ptq.report.widths import quantized_title
 from ptq.runtime.layer import count_layers
 
 #: How many layers the chart of times shows, and how many are named as the worst.
@@ -54,6 +55,7 @@ def html_page(report: Report) -> str:
     script = _asset("page.js")
     return _template().render(
         report=report,
+        title=quantized_title(report),
         model=PurePath(report.input.path).name,
         verdict=verdict(report),
         cards=headlines(report),

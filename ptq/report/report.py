@@ -165,6 +165,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         protection: what stays in float for the sake of the outputs, and what that gave; ``None`` if
             they were near enough, or nothing was to be protected.
         refinements: what ``--rounding gptq`` and ``--bias-correct`` did, in this order.
+        weight_bits: how many numbers the weights of the static scheme have, by their bits.
         schema: version of this format.
     """
 
@@ -201,6 +202,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     histograms: Histograms | None = None
     protection: Protection | None = None
     refinements: tuple[Refinement, ...] = ()
+    weight_bits: dict[int, int] = {}
     schema: int = SCHEMA
 
     def to_json(self) -> bytes:

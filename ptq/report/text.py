@@ -8,15 +8,18 @@ from ptq.report.layers import coverage_lines
 from ptq.report.placement import placement_line
 from ptq.report.report import Report
 from ptq.report.table import aligned, megabytes
+from ptq.report.widths import quantized_title, widths_line
 
 
 def result_table(report: Report) -> str:
     """Return the table that `ptq quantize` prints: size, speed, accuracy, what ran as integer."""
-    lines = [*aligned([("", "float", f"int{report.config.bits}", ""), *summary_rows(report)]), ""]
+    lines = [*aligned([("", "float", quantized_title(report), ""), *summary_rows(report)]), ""]
     lines += coverage_lines(
         report.layers, report.ran_integer, report.conversions, report.environment.onnxruntime
     )
     if report.placement is not None and (line := placement_line(report.placement)):
+        lines.append(line)
+    if line := widths_line(report.weight_bits):
         lines.append(line)
     return "\n".join([*lines, *_written(report)])
 
