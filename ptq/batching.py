@@ -62,7 +62,7 @@ class Task:
     @property
     def output(self) -> Path:
         """Where the quantized model goes."""
-        return self.options.output or default_output(self.model, self.config.bits)
+        return self.options.output or default_output(self.model, self.config, self.options)
 
     @property
     def places(self) -> list[Path]:

@@ -8,12 +8,36 @@ from typing import Literal
 
 from ptq.data import ImageOptions
 from ptq.embedded import PinnedPlacement
+from ptq.errors import ConfigError
 from ptq.progress import OnProgress, ignore
 
 #: How long to time unless told otherwise.
 SECONDS = 2.0
 
 OnSlower = Literal["write", "keep-float", "fail"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WidthBudget:
+    """What weights may take where each layer has a width of its own; just one of the three.
+
+    Attributes:
+        size_bytes: the largest file.
+        mean_bits: the most bits that a weight has on average.
+        sqnr_db: the least SQNR of the output, with as small a file as has it.
+    """
+
+    size_bytes: int | None = None
+    mean_bits: float | None = None
+    sqnr_db: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse none, and several."""
+        given = (self.size_bytes, self.mean_bits, self.sqnr_db)
+        if sum(value is not None for value in given) != 1:
+            raise ConfigError(
+                "--bits mixed needs just one of --max-size, --mean-bits and --min-sqnr"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +64,8 @@ class RunOptions:
             where costs decide the placement, and what was asked for is written where the user did.
         placement: what an earlier run decided by measuring, as `ptq.read_recipe` returns it: it is
             written as it is, and nothing is measured to place.
+        widths: what the weights of the static scheme may take, each layer with a width that
+            measuring chooses; the model then has them as overrides. ``None``: as the settings say.
         on_progress: told of every step.
     """
 
@@ -57,6 +83,7 @@ class RunOptions:
     min_speedup: float | None = None
     on_slower: OnSlower | None = None
     placement: PinnedPlacement | None = None
+    widths: WidthBudget | None = None
     on_progress: OnProgress = ignore
 
     def __post_init__(self) -> None:

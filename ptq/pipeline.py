@@ -37,6 +37,7 @@ from ptq.runtime.host import host_target
 from ptq.source import Source, find_configured_sites, open_source, require_sites
 from ptq.targets import load_target
 from ptq.transforming import transformed
+from ptq.widths import choose_widths, require_fits
 from ptq.work import Work
 
 #: What calibration data may be: a path or another source, or a data set that is already open.
@@ -58,9 +59,10 @@ class Result:
     plan: Plan
 
 
-def default_output(model: Path, bits: int = 8) -> Path:
+def default_output(model: Path, config: QuantizeConfig, options: RunOptions) -> Path:
     """Return where a quantized model goes unless told otherwise: ``MODEL.int8.onnx`` beside it."""
-    return model.with_name(f"{model.stem}.int{bits}.onnx")
+    title = "mixed" if options.widths is not None else f"int{config.bits}"
+    return model.with_name(f"{model.stem}.{title}.onnx")
 
 
 def _outputs(output: Path, config: QuantizeConfig) -> list[Path]:
@@ -100,7 +102,7 @@ def quantize(
     """
     config, options = _settled(config), options or RunOptions()
     path = Path(model)
-    outputs = _outputs(options.output or default_output(path, config.bits), config)
+    outputs = _outputs(options.output or default_output(path, config, options), config)
     given = [calibration, options.evaluation, options.statistics, options.labels]
     require_text([path, *outputs, *given])
     pages = [options.report, options.page]
@@ -113,7 +115,10 @@ def quantize(
         _sites(source, config)  # refused before its data is read
     inputs = _inputs(source, calibration, config, options)
     changed = transformed(source, inputs, config, stages, threads=options.threads)
-    job = Job(changed, inputs, config, stages, options, unchanged=source)
+    said: tuple[str, ...] = ()
+    if options.widths is not None:
+        config, said = choose_widths(changed, inputs, config, stages, options)
+    job = Job(changed, inputs, config, stages, options, unchanged=source, notices=said)
     with ExitStack() as stack:
         if config.scheme == "auto":
             done = try_schemes(job, outputs, stack)
@@ -122,6 +127,8 @@ def quantize(
             drafts = [stack.enter_context(Draft(place)) for place in outputs]
             run = Run(job)
             report = run.write(drafts)
+        if options.widths is not None:
+            require_fits(report, options.widths)
         # only now is it known whether a result needs a file for its weights
         written = [d.destination.with_name(f.name) for d in drafts for f in d.files]
         weights = model_files(path)[1:]

@@ -157,7 +157,8 @@ class Recipe:
 
     def _written(self, model: Path) -> Iterable[Path]:
         output = self.settings("quantize", model).get("output")
-        places = [model.with_name(f"{model.stem}.int{bits}.onnx") for bits in (8, 4, 2)]
+        titles = ("mixed", *(f"int{bits}" for bits in range(2, 9)))
+        places = [model.with_name(f"{model.stem}.{title}.onnx") for title in titles]
         if output is not None and Path(output) != model:
             places.append(Path(output))
         for place in places:

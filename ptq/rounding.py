@@ -95,6 +95,47 @@ def round_weights(
     return done
 
 
+def round_at_widths(  # noqa: PLR0913 - a network, its weights at several widths, and data
+    sites: Sites,
+    quantized: Model,
+    written: Mapping[int, Mapping[str, QTensor]],
+    feeds: Sequence[Feed],
+    folder: Path,
+    *,
+    threads: int = 1,
+    on_feed: Callable[[], None] = lambda: None,
+) -> dict[int, dict[str, QTensor]]:
+    """Return the weights of layers at several widths, each in codes that keep the layer's output.
+
+    Unlike `round_weights`, all layers read what they do in one and the same network, so that its
+    inputs are observed once for all widths: this is for comparing widths, not for shipping.
+
+    Args:
+        sites: of the float model.
+        quantized: the network.
+        written: by width, the weights as they are, by name.
+        feeds: the data.
+        folder: where external data lies.
+        threads: within an operator.
+        on_feed: called after each feed of each of the `passes`.
+
+    Raises:
+        DataError: onnxruntime fails on a feed.
+    """
+    done: dict[int, dict[str, QTensor]] = {bits: {} for bits in written}
+    for part in _parts(sites):
+        tapped = tap_layer_inputs(quantized, part)
+        sums = grams(tapped, feeds, folder, threads=threads, on_feed=on_feed)
+        for site in part:
+            assert site.weight is not None
+            name = site.weight.name or ""
+            found = sums.pop(name, None)
+            for bits, tensors in written.items():
+                if found is not None:
+                    done[bits][name] = _rounded(site, tensors[name], found)
+    return done
+
+
 def passes(sites: Sites) -> int:
     """Return how many times `round_weights` runs the network on the feeds."""
     return sum(1 for _ in _parts(sites))

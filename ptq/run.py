@@ -68,6 +68,7 @@ class Job:
         stages: told of what takes time.
         options: how the run goes.
         unchanged: the float model without rescaled channels; ``None`` if it is the source.
+        notices: what a user should know of how the settings came about.
     """
 
     source: Source
@@ -76,6 +77,7 @@ class Job:
     stages: Stages
     options: RunOptions
     unchanged: Source | None = None
+    notices: tuple[str, ...] = ()
 
 
 class Run:
@@ -90,7 +92,7 @@ class Run:
     def __init__(self, job: Job) -> None:
         source, inputs, config = job.source, job.inputs, job.config
         self.source, self.inputs, self.config = source, inputs, config
-        self.unchanged = job.unchanged or source
+        self.unchanged, self.said = job.unchanged or source, job.notices
         self.stages, self.options = job.stages, job.options
         self.evidence = inputs.evidence()
         self.pinned = job.options.placement
@@ -165,6 +167,7 @@ class Run:
             notices=(
                 *self.inputs.notices(),
                 *self._changes(),
+                *self.said,
                 *(self.static.notices() if self.static else ()),
             ),
             range_search=self.static.range_search if self.static is not None else None,

@@ -246,6 +246,22 @@ class Work:
             symmetric=symmetric,
         )
 
+    def at(self, bits: int) -> Work:
+        """Return a quantization with weights of another width, of the same statistics."""
+        config = msgspec.structs.replace(self.config, bits=bits)
+        other = Work(self.source, self.inputs, config, self.stages, self.threads)
+        other.calibration, other.range_search = self.calibration, self.range_search
+        return other
+
+    def emitted(self, version: Version) -> tuple[Model, Emitted]:
+        """Return the quantized model of a version as it is before its weights are packed."""
+        model = self.source.model.clone()
+        return model, self._emit(model, version.keep_float, version.plan)
+
+    def integer_sites(self, version: Version) -> Sites:
+        """Return the sites of a version."""
+        return self._sites(version.keep_float)
+
     def error(self, trial: Trial) -> float:
         """Return the error of the model with all in integers that can be, before any file."""
         return trial.error(self._emitted_bytes(self._plan(self._sites({}), {}), {}))

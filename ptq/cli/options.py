@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -163,6 +164,27 @@ class _Bits(click.ParamType[int | str]):
             why = "has activations that no kernel takes; write A8"
         raise click.BadParameter(f"{value} {why}", ctx, param)
 
+
+class _Size(click.ParamType[int]):
+    """A number of bytes: ``2MB``, ``800kB``, ``1.5MiB`` or ``2000000``."""
+
+    name = "SIZE"
+    units = MappingProxyType(
+        {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+        | {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+    )
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Z]*)\s*", str(value).upper())
+        if found is None or found[2] not in self.units:
+            raise click.BadParameter(f"{value} is no size; write 2MB, 800kB or bytes", ctx, param)
+        return int(float(found[1]) * self.units[found[2]])
+
+
+#: The type of options that are sizes of files.
+SIZE = _Size()
 
 #: What ``--bits`` is where each layer has a width of its own.
 MIXED = "mixed"

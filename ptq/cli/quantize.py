@@ -18,7 +18,7 @@ from ptq.presets import PRESETS
 
 if TYPE_CHECKING:
     from ptq.config import QuantizeConfig
-    from ptq.options import RunOptions
+    from ptq.options import RunOptions, WidthBudget
     from ptq.recipe import Recipe
     from ptq.report import Report
 
@@ -57,7 +57,8 @@ _MADE_FROM = {
     default=8,
     show_default=True,
     help="Width of the weights, also written W4A8: 8 to 2 with --scheme static, where activations "
-    "have 8 and kernels are the same, 8, 4 and 2 with weight-only.",
+    "have 8 and kernels are the same, 8, 4 and 2 with weight-only. 'mixed' gives each layer its "
+    "own, within --max-size, --mean-bits or --min-sqnr.",
 )
 @click.option(
     "--edge-bits",
@@ -65,6 +66,22 @@ _MADE_FROM = {
     default=8,
     show_default=True,
     help="With --scheme static, the least width of the weights of the first and last layers.",
+)
+@click.option(
+    "--max-size",
+    type=shared.SIZE,
+    help="With --bits mixed, the largest file: 2MB, 800kB, or bytes.",
+)
+@click.option(
+    "--mean-bits",
+    type=click.FloatRange(min=2, max=8),
+    help="With --bits mixed, the most bits that a weight has on average.",
+)
+@click.option(
+    "--min-sqnr",
+    type=float,
+    metavar="DB",
+    help="With --bits mixed, the least SQNR of the output, with as few bits as reach it.",
 )
 @click.option(
     "--block",
@@ -226,6 +243,8 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
     found = recipes.found(context)
     config = config_of(given, found)
     if dry_run:
+        if given["bits"] == shared.MIXED:
+            raise ConfigError("--bits mixed chooses by measuring; leave out --dry-run")
         _foresee(model, config, context)
         return
     from ptq.pipeline import quantize
@@ -242,7 +261,8 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
 def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
     """Return the settings that the options describe, with the overrides of the recipe."""
     return shared.config_from(
-        **{n: given[n] for n in ("bits", "calib", "qcode_objective", "weight_range", "weights")},
+        **{n: given[n] for n in ("calib", "qcode_objective", "weight_range", "weights")},
+        bits=8 if given["bits"] == shared.MIXED else given["bits"],
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
         **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct")},
@@ -257,7 +277,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
 def _symmetric_weights(given: Mapping[str, Any]) -> bool:
     """Return whether weights have zero point 0: few bits are too few to leave half of them."""
     said = given["symmetric_weights"]
-    few = given["scheme"] == "static" and given["bits"] < 8
+    few = given["scheme"] == "static" and (given["bits"] == shared.MIXED or given["bits"] < 8)
     return not few if said is None else bool(said)
 
 
@@ -280,7 +300,25 @@ def run_options_of(given: Mapping[str, Any], found: recipes.Found) -> RunOptions
         min_speedup=given["min_speedup"],
         on_slower=given["on_slower"],
         placement=found.extras.get("placement"),
+        widths=_widths(given),
     )
+
+
+def _widths(given: Mapping[str, Any]) -> WidthBudget | None:
+    """Return what weights may take, if widths are to be chosen."""
+    from ptq.options import WidthBudget
+
+    limits = {n: given[n] for n in ("max_size", "mean_bits", "min_sqnr")}
+    if given["bits"] == shared.MIXED:
+        return WidthBudget(
+            size_bytes=limits["max_size"],
+            mean_bits=limits["mean_bits"],
+            sqnr_db=limits["min_sqnr"],
+        )
+    for name, value in limits.items():
+        if value is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} needs --bits mixed; leave it out")
+    return None
 
 
 def _differences(recipe: Recipe | None, report: Report) -> Iterator[str]:

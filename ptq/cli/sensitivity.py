@@ -16,6 +16,7 @@ from ptq.cli.progress import progress_bars
 _NOT_HERE = frozenset(
     [
         *("output", "format", "scheme", "bits", "edge-bits", "block", "prefer"),
+        *("max-size", "mean-bits", "min-sqnr"),
         *("seconds", "min-speedup", "on-slower", "labels", "json", "report", "allow-larger"),
         *("force", "dry-run", "rounding", "bias-correct"),
     ]
@@ -26,7 +27,7 @@ class _Command(recipes.RecipeCommand):
     """What is quantized is what the table of `ptq quantize` says."""
 
     table = "quantize"
-    own = frozenset(["json", "force"])
+    own = frozenset(["json", "force", "min-sqnr"])
 
 
 def _as_quantize(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,7 +101,7 @@ def command(model: Path, **given: Any) -> None:  # noqa: ANN401 - of many types
     config = quantize.config_of({**fixed, **given}, found)
     wanted = {name: given[name] for name in ("trial_samples", "tensors", "keep_float")}
     with progress_bars() as on_progress:
-        run = quantize.run_options_of({**fixed, **given}, found)
+        run = quantize.run_options_of({**fixed, **given, "min_sqnr": None}, found)
         options = SensitivityOptions(
             run=replace(run, on_progress=on_progress),
             min_sqnr=given["min_sqnr"],

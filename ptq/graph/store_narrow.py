@@ -12,18 +12,18 @@ operators.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from ptq.graph.passes.edit import Array, constant
-from ptq.graph.writer import GraphWriter, label
+from ptq.graph.writer import GraphWriter
 from ptq.numerics.qtype import INT4, QType
 
-#: About how many bytes the nodes and names take that put a weight together: of INT4, a Cast; of
-#: other widths, the eight nodes below.
-_CAST_BYTES, _PLANES_BYTES = 150, 1000
+#: About how many bytes the nodes take that put a weight together: of INT4, a Cast; of other
+#: widths, the nodes of `_Widening`.
+_CAST_BYTES, _PLANES_BYTES = 60, 600
 
 
 def store_narrow(model: ir.Model) -> int:
@@ -45,16 +45,31 @@ def store_narrow(model: ir.Model) -> int:
     for one in found:
         del one.graph.initializers[one.name]
         one.value.name = f"{one.name}/wide"  # what is stored has the name, by which it is found
-    writer = GraphWriter(model)
-    for one in found:
-        one.value.replace_all_uses_with(_Widening(writer, one).codes())
+    writer, shared = GraphWriter(model), dict[_Key, ir.Value]()
+    for number, one in enumerate(found):
+        widened = _Widening(writer, one, f"w{number}", shared).codes()
+        one.value.replace_all_uses_with(widened)
     return len(found)
+
+
+def stored_bytes(count: int, bits: int) -> int:
+    """Return about how many bytes a weight takes in the file, with the nodes that widen it.
+
+    Args:
+        count: how many codes it has.
+        bits: of each.
+    """
+    return count - max(0, *_saved(count, bits))
 
 
 def bits_of(codes: Array) -> int:
     """Return the least width of two's complement that holds all of these, 1 or more."""
     lo, hi = int(codes.min(initial=0)), int(codes.max(initial=0))
     return 1 + max((-lo - 1).bit_length() if lo < 0 else 0, hi.bit_length())
+
+
+#: A constant that several weights can share: its graph, name, shape and bytes.
+_Key: TypeAlias = tuple[int, str, tuple[int, ...], bytes]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,21 +87,36 @@ def _form_of(value: ir.Value, codes: Array) -> Literal["int4", "planes", ""]:
     """Return how a constant is stored best; empty where that is as it is."""
     if codes.dtype != np.int8 or codes.ndim < 2 or value.is_graph_output() or not value.uses():
         return ""
-    bits = bits_of(codes)
-    by_planes = codes.size * (8 - bits) // 8 - _PLANES_BYTES
-    by_int4 = codes.size // 2 - _CAST_BYTES if bits <= 4 else 0
+    by_int4, by_planes = _saved(codes.size, bits_of(codes))
     if max(by_int4, by_planes) <= 0:
         return ""
     return "int4" if by_int4 >= by_planes else "planes"
 
 
+def _saved(count: int, bits: int) -> tuple[int, int]:
+    """Return how many bytes it spares to store codes as INT4, and as planes."""
+    as_int4 = count // 2 - _CAST_BYTES if bits <= 4 else 0
+    return as_int4, count * (8 - bits) // 8 - _PLANES_BYTES
+
+
 class _Widening:
     """The nodes that make int8 codes of what is stored; they come first in the graph."""
 
-    def __init__(self, writer: GraphWriter, narrow: _Narrow) -> None:
+    def __init__(
+        self, writer: GraphWriter, narrow: _Narrow, name: str, shared: dict[_Key, ir.Value]
+    ) -> None:
+        """Begin.
+
+        Args:
+            writer: writes into the model.
+            narrow: what is stored.
+            name: what new values are called after: a short one, for there are many.
+            shared: constants that weights have in common, to which others are added.
+        """
         self.writer = writer
         self.narrow = narrow
-        self.name = label(narrow.name)
+        self.name = name
+        self.shared = shared
         self.first = narrow.graph[0]
 
     def codes(self) -> ir.Value:
@@ -133,8 +163,11 @@ class _Widening:
         return self.writer.insert(self.first, op_type, inputs, f"{self.name}/{what}", attributes)
 
     def _constant(self, what: str, array: Array | np.generic) -> ir.Value:
-        name = f"{self.name}/{what}"
-        return self.writer.constant(self.narrow.graph, name, np.asarray(array))
+        array = np.asarray(array)
+        key = id(self.narrow.graph), what, array.shape, array.tobytes()
+        if key not in self.shared:
+            self.shared[key] = self.writer.constant(self.narrow.graph, what, array)
+        return self.shared[key]
 
     def _stored(self, array: Array, qtype: QType | None = None) -> ir.Value:
         return self.writer.constant(self.narrow.graph, self.narrow.name, array, qtype)

@@ -24,7 +24,7 @@ from ptq.numerics.arrays import F64
 FLOAT = 32
 
 #: Widths that a layer may have.
-WIDTHS = (FLOAT, 16, 8, 4, 2)
+WIDTHS = (FLOAT, 16, 8, 7, 6, 5, 4, 3, 2)
 
 #: The solver keeps constraints to about this; what it gives is summed up exactly afterwards.
 _TOLERANCE = 1e-6

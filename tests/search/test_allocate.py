@@ -78,8 +78,8 @@ def test_what_cannot_be_met_says_what_could():
         least_cost([[]], 1)
     with pytest.raises(ConfigError, match="0 or more"):
         Choice(8, -0.1, 1)
-    with pytest.raises(ConfigError, match="3 bits"):
-        Choice(3, 0.1, 1)
+    with pytest.raises(ConfigError, match="9 bits"):
+        Choice(9, 0.1, 1)
 
 
 def test_no_layers_are_no_cost():

@@ -1,0 +1,342 @@
+"""Give each layer a width of its own, by measured damage and integer programming.
+
+The kernels of every width are those of int8, so that width is a matter of size and of accuracy, not
+of speed; what is in float and what in integers is for the placement to say. There is no width of 16
+bits: onnxruntime's CPU kernels multiply no such codes, and what it makes of them is float.
+
+Reference: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", ICML
+2021, section 3.4. Departs from it by measuring on samples that no code was fitted to, for otherwise
+the damage that is added up is far too small; and by measuring the assembled model, where its
+accuracy is what was asked for.
+"""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+
+from ptq.config import Override, QuantizeConfig
+from ptq.data import Feed
+from ptq.errors import ConfigError, ThresholdError
+from ptq.graph.fed_weights import with_weights_fed
+from ptq.graph.load import model_size
+from ptq.graph.passes.edit import constant
+from ptq.graph.site import Sites
+from ptq.graph.store_narrow import stored_bytes
+from ptq.inputs import Inputs
+from ptq.numerics.affine import QTensor
+from ptq.numerics.arrays import F32
+from ptq.options import RunOptions, WidthBudget
+from ptq.progress import Stages
+from ptq.ranging import Part, Split
+from ptq.report import Report
+from ptq.rounding import passes, round_at_widths
+from ptq.search.allocate import Allocation, Choice, least_cost, least_damage
+from ptq.search.weight_trials import WeightTrials
+from ptq.source import Source
+from ptq.trial import Trial
+from ptq.work import Work
+
+#: What a layer may have. Of 2 bits, rounding to a grid leaves too little of any layer.
+MENU = (8, 6, 5, 4, 3)
+
+#: The widths of which the damage is measured. That of others is in proportion to the error of the
+#: weight: noise that small adds up in power.
+_MEASURED = (4, 3)
+
+#: Samples on which each trial is measured, and each assembled model.
+_TRIAL_SAMPLES, _CHECK_SAMPLES = 8, 16
+
+#: Samples that codes are fitted to.
+_FITTED_SAMPLES = 32
+
+#: How often widths are chosen anew because the assembled model was not as good as predicted.
+_REPAIRS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A weight of which the width is chosen.
+
+    Attributes:
+        name: of the weight.
+        size: how many numbers it has.
+        choices: what it may be; costs are in bytes of the file.
+    """
+
+    name: str
+    size: int
+    choices: tuple[Choice, ...]
+
+
+def choose_widths(
+    source: Source, inputs: Inputs, config: QuantizeConfig, stages: Stages, options: RunOptions
+) -> tuple[QuantizeConfig, tuple[str, ...]]:
+    """Return the settings with an override for each layer of fewer than 8 bits, and what to say.
+
+    Args:
+        source: the prepared model.
+        inputs: the data; one part of the calibration samples is what codes are fitted to, another
+            what damage is measured on.
+        config: the settings, for 8 bits.
+        stages: told of what takes time.
+        options: the budget, and how many threads.
+
+    Raises:
+        ConfigError: there is no calibration data, the scheme is not static, or nothing keeps
+            within the budget.
+    """
+    budget = options.widths
+    assert budget is not None
+    if config.scheme != "static" or config.bits != 8:
+        raise ConfigError("--bits mixed is of --scheme static; leave one of them out")
+    if inputs.calibration is None:
+        raise ConfigError("--bits mixed runs the network; give --calib-data")
+    with TemporaryDirectory(prefix="ptq-") as folder:
+        found = _Widths(source, inputs, config, stages, options.threads, Path(folder))
+        chosen, line = found.within(budget)
+    return chosen, (line,)
+
+
+def require_fits(report: Report, budget: WidthBudget) -> None:
+    """Refuse a result that is larger than asked for: what stays in float takes 4 bytes a weight.
+
+    Raises:
+        ThresholdError: it is.
+    """
+    size = sum(output.size_bytes for output in report.outputs[:1])
+    if budget.size_bytes is not None and size > budget.size_bytes:
+        raise ThresholdError(
+            f"the model has {size} bytes, more than --max-size {budget.size_bytes}; give "
+            "--place all, so that no layer stays in float, or --format integer"
+        )
+
+
+class _Widths:
+    """The search under way."""
+
+    def __init__(
+        self,
+        source: Source,
+        inputs: Inputs,
+        config: QuantizeConfig,
+        stages: Stages,
+        threads: int,
+        folder: Path,
+    ) -> None:
+        data = inputs.calibration
+        assert data is not None
+        split = Split.of(len(data))
+        fitted = Part(data, split.solved_from) if split.solved_from else data
+        self.source, self.config, self.stages, self.threads = source, config, stages, threads
+        self.inputs = replace(inputs, calibration=fitted)
+        self.kept_out = list(islice(iter(Part(data, split.chosen_on)), _CHECK_SAMPLES))
+        self.path = folder / "quantized.onnx"
+        self.work = Work(source, self.inputs, config, stages, threads)
+        self.version = self.work.write(self.path, config.formats[0])
+        self.size_bytes = model_size(self.path)
+
+    def within(self, budget: WidthBudget) -> tuple[QuantizeConfig, str]:
+        """Return the settings that keep to a budget, and a line on them."""
+        if budget.sqnr_db is not None:
+            return self._accurate(budget.sqnr_db)
+        if budget.size_bytes is not None:
+            chosen = self._small(budget.size_bytes)
+        else:
+            assert budget.mean_bits is not None
+            total = sum(self.version.emitted.widths.values())
+            free = sum(layer.size for layer in self.layers)
+            in_bits = [
+                replace(r, choices=tuple(replace(c, cost=c.width * r.size) for c in r.choices))
+                for r in self.layers
+            ]
+            spare = budget.mean_bits * total - 8.0 * (total - free)
+            chosen = self._allocated(in_bits, spare, "--mean-bits", budget.mean_bits)
+        return self._settings(chosen), self._line(chosen)
+
+    def _small(self, size_bytes: int) -> Allocation:
+        """Choose the least damage within a size; the file, which has more than weights, says."""
+        free = sum(layer.size for layer in self.layers)
+        spare = size_bytes - (self.size_bytes - free)
+        while True:
+            chosen = self._allocated(self.layers, spare, "--max-size", size_bytes)
+            self._quantized(self._settings(chosen)).write(self.path, self.config.formats[0])
+            excess = model_size(self.path) - size_bytes
+            if excess <= 0:
+                return chosen
+            spare -= excess
+
+    def _allocated(
+        self, layers: Sequence[Layer], spare: float, option: str, asked: float
+    ) -> Allocation:
+        try:
+            return least_damage([layer.choices for layer in layers], spare)
+        except ConfigError as error:
+            least = min(MENU)
+            raise ConfigError(
+                f"{option} {asked:g} is less than {least} bits for every layer that may have them "
+                "give, beside the first, the last and those in overrides; allow more, or give "
+                f"--edge-bits {least}"
+            ) from error
+
+    def _accurate(self, sqnr_db: float) -> tuple[QuantizeConfig, str]:
+        """Choose the smallest model that reaches a figure, measured on samples kept out.
+
+        The damage that is added up is a model; so each choice is assembled and measured, and the
+        next one allowed as much less as it was worse.
+        """
+        limit = 10.0 ** (-sqnr_db / 10.0)
+        base = self._measured(self.config)
+        if base > limit:
+            raise ConfigError(
+                f"--min-sqnr {sqnr_db:g} is more than 8 bits in every layer reach, "
+                f"{-10 * math.log10(base):.1f} dB; give --rounding gptq --bias-correct, or find "
+                "with `ptq sensitivity --min-sqnr` what to leave in float"
+            )
+        widest = Allocation(tuple(layer.choices[0] for layer in self.layers))
+        allowed = limit - base
+        for _ in range(_REPAIRS):
+            chosen = self._cheapest(allowed) or widest
+            error = self._measured(self._settings(chosen))
+            if error <= limit or chosen.widths == widest.widths:
+                break
+            allowed *= 0.9 * (limit - base) / (error - base)
+        else:
+            chosen, error = widest, base
+        more = f"; {-10 * math.log10(error):.1f} dB on {len(self.kept_out)} samples kept out"
+        return self._settings(chosen), self._line(chosen) + more
+
+    def _cheapest(self, allowed: float) -> Allocation | None:
+        """Return the smallest choice within a damage; ``None`` if there is none."""
+        try:
+            return least_cost([layer.choices for layer in self.layers], allowed)
+        except ConfigError:
+            return None
+
+    def _measured(self, config: QuantizeConfig) -> float:
+        """Return the error of a model with all that it is given, on samples kept out."""
+        work = self._quantized(config)
+        version = work.write(self.path, "qdq")
+        if config.refines:
+            work.refine(self.path, "qdq", version)
+        return Trial(self.kept_out, self.source).error(self.path.read_bytes())
+
+    def _quantized(self, config: QuantizeConfig) -> Work:
+        """Return a quantization with other overrides, of the same statistics."""
+        work = Work(self.source, self.inputs, config, self.stages, self.threads)
+        work.calibration, work.range_search = self.work.calibration, self.work.range_search
+        return work
+
+    # -- what layers may be -----------------------------------------------------------------------
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The weights that may have fewer bits, with the damage and the bytes of each width."""
+        nearest = {bits: self._tensors(bits) for bits in MENU}
+        fitted = self._fitted(nearest)
+        free = self._free(nearest)
+        values = {v.name or "": constant(v) for s in self._sites.sites if (v := s.weight)}
+        floats = {n: np.asarray(array, np.float32) for n, array in values.items() if n in free}
+        fed = with_weights_fed(self.source.model, list(floats))
+        feeds = self.kept_out[:_TRIAL_SAMPLES]
+        trials = WeightTrials(fed, floats, feeds, self.source.folder, threads=self.threads)
+        with self.stages.stage("widths", len(floats) * len(_MEASURED)) as step:
+            found = []
+            for name, w in floats.items():
+                measured = {}
+                for bits in _MEASURED:
+                    measured[bits] = trials.error({name: fitted[bits][name].dequantize()})
+                    step()
+                errors = {bits: _squared(w, nearest[bits][name]) for bits in MENU}
+                found.append(_layer(name, w.size, measured, errors))
+        return tuple(found)
+
+    def _tensors(self, bits: int) -> Mapping[str, QTensor]:
+        """Return the weights at a width, rounded to nearest."""
+        return self.work.at(bits).emitted(self.version)[1].tensors
+
+    def _fitted(
+        self, nearest: Mapping[int, Mapping[str, QTensor]]
+    ) -> Mapping[int, Mapping[str, QTensor]]:
+        """Return the weights at the widths that are measured, rounded as the settings say."""
+        written = {bits: nearest[bits] for bits in _MEASURED}
+        if self.config.rounding != "gptq":
+            return written
+        quantized, _ = self.work.emitted(self.version)
+        sites = self._sites
+        assert self.inputs.calibration is not None
+        feeds: list[Feed] = list(islice(iter(self.inputs.calibration), _FITTED_SAMPLES))
+        with self.stages.stage("round", passes(sites) * len(feeds)) as step:
+            rounded = round_at_widths(
+                sites, quantized, written, feeds, self.source.folder,
+                threads=self.threads, on_feed=step,
+            )  # fmt: skip
+        return {bits: {**written[bits], **rounded[bits]} for bits in written}
+
+    def _free(self, nearest: Mapping[int, Mapping[str, QTensor]]) -> set[str]:
+        """Return the weights that no override and no edge holds at a width."""
+        return {
+            name
+            for name in nearest[8]
+            if all(nearest[bits][name].qparams.qtype.bits == bits for bits in MENU)
+        }
+
+    @cached_property
+    def _sites(self) -> Sites:
+        return self.work.integer_sites(self.version)
+
+    # -- what was chosen --------------------------------------------------------------------------
+
+    def _settings(self, chosen: Allocation) -> QuantizeConfig:
+        found = tuple(
+            Override(match=glob.escape(layer.name), bits=width)
+            for layer, width in zip(self.layers, chosen.widths, strict=True)
+            if width != 8
+        )
+        return msgspec.structs.replace(self.config, overrides=(*found, *self.config.overrides))
+
+    def _line(self, chosen: Allocation) -> str:
+        counts = [(width, chosen.widths.count(width)) for width in MENU]
+        listed = ", ".join(f"{count} of {width}" for width, count in counts if count)
+        return (
+            f"widths were chosen for {len(self.layers)} layers, by what each does to the output on "
+            f"{len(self.kept_out[:_TRIAL_SAMPLES])} samples kept out: {listed} bits"
+        )
+
+
+def _layer(
+    name: str, size: int, measured: Mapping[int, float], errors: Mapping[int, float]
+) -> Layer:
+    """Return what a layer may be.
+
+    Args:
+        name: of the weight.
+        size: how many numbers it has.
+        measured: damage by width, for some.
+        errors: squared error of the weight by width, for all.
+    """
+    known, reference = max(measured), errors[max(measured)]
+    damage = {
+        bits: measured.get(bits, measured[known] * errors[bits] / (reference or 1.0))
+        for bits in MENU
+    }
+    return Layer(
+        name,
+        size,
+        tuple(
+            Choice(width=bits, damage=damage[bits], cost=stored_bytes(size, bits)) for bits in MENU
+        ),
+    )
+
+
+def _squared(w: F32, tensor: QTensor) -> float:
+    return float(np.square(tensor.dequantize() - w, dtype=np.float64).sum())
