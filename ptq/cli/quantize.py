@@ -54,6 +54,7 @@ _MADE_FROM = {
 @click.option(
     "--bits",
     type=shared.BITS,
+    metavar="N|W4A8|mixed",
     default=8,
     show_default=True,
     help="Width of the weights, also written W4A8: 8 to 2 with --scheme static, where activations "

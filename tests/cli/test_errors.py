@@ -351,9 +351,7 @@ def test_an_exclusion_that_matches_nothing(refused):
 @pytest.mark.parametrize("bits", [0, 1, 16, -8])
 def test_bits_that_are_not_supported(refused, bits):
     message = refused(2, "quantize", MODEL, *DATA, "--bits", bits)
-    assert message == (
-        f"error: --bits {bits} is not supported by --scheme static; use 2 to 8"
-    )
+    assert message == (f"error: --bits {bits} is not supported by --scheme static; use 2 to 8")
 
 
 def test_an_unknown_target(refused):
