@@ -161,6 +161,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             than ``protect`` says, before any layer is left in float.
         awq: likewise, whether weights of dense layers are multiplied by the sizes of what they
             read, so that those that matter most lose least by rounding; in the weight-only scheme.
+        split_gates: likewise, whether HardSwish inputs are cut where nothing comes through, and
+            gates computed apart where channels can be rescaled behind them; ``None`` tries it where
+            the outputs are further off than ``protect`` says.
         qcode_objective: what ``--calib qcode`` makes small: the error of each tensor (``mse``),
             its divergence (``kl``), or the error of the network's output (``output``).
         op_types: the only operator types that may become integer; empty for all the target runs.
@@ -196,6 +199,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     equalize: bool = False
     smooth: bool | None = None
     awq: bool = False
+    split_gates: bool | None = None
     qcode_objective: QCodeObjective = "mse"
     op_types: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -216,12 +220,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             raise ConfigError(_wrong_width("--bits", self.bits, self.scheme))
         for override in self.overrides:
             override.require_fits(self.scheme)
-        for option, given, scheme in (
-            ("--equalize", self.equalize, "static"),
-            ("--smooth", self.smooth, "static"),
-            ("--awq", self.awq, "weight-only"),
-        ):
-            if given and self.scheme != scheme:
+        for option in self.transforms:
+            scheme = "weight-only" if option == "--awq" else "static"
+            if self.scheme != scheme:
                 raise ConfigError(
                     f"{option} is of --scheme {scheme}, not {self.scheme}; leave one of them out"
                 )
@@ -334,6 +335,17 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def placed_globs(self) -> tuple[str, ...]:
         """Globs over the nodes that alone may become integer; empty for all."""
         return () if self.place in ((PLACE_AUTO,), (PLACE_ALL,)) else self.place
+
+    @property
+    def transforms(self) -> tuple[str, ...]:
+        """The options given that change the float model before it is quantized."""
+        options = {
+            "--equalize": self.equalize,
+            "--smooth": self.smooth,
+            "--split-gates": self.split_gates,
+            "--awq": self.awq,
+        }
+        return tuple(option for option, given in options.items() if given)
 
     @property
     def refines(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from math import log10
+from math import ceil, log10
 
 import msgspec
 
@@ -14,6 +14,8 @@ from ptq.config import QuantizeConfig
 from ptq.data import Feed
 from ptq.data.held_feeds import HeldFeeds
 from ptq.errors import ConfigError
+from ptq.gating import gate_factors
+from ptq.graph.rescale.gates import find_cut
 from ptq.graph.rescale.record import Rescaling
 from ptq.graph.rescale.smooth import find_smoothable, inserted
 from ptq.inputs import Inputs
@@ -31,6 +33,12 @@ _TRIED_SAMPLES = 32
 
 #: The error must fall below this share of what it is without: other samples differ by as much.
 _WORTH = 0.9
+
+#: The shares of the gates that are computed apart in a trial: each of them costs time.
+_SHARES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)
+
+#: Fewer gates apart are taken where the error is at most this much of the least one (1 dB).
+_NEAR = 1.25
 
 #: What factors are raised to. Equalizing makes weights even, but activations at times less so.
 _STRENGTHS = (1.0, 0.5)
@@ -54,25 +62,30 @@ def transformed(
     Raises:
         ConfigError: there is no calibration data, or statistics are given in its place.
     """
-    asked = {"--equalize": config.equalize, "--smooth": config.smooth, "--awq": config.awq}
-    if not any(asked.values()) and not _may_smooth(source, inputs, config):
+    asked, unasked = config.transforms, _unasked(source, inputs, config)
+    if not asked and not unasked:
         return source
     data = inputs.calibration
     if data is None or inputs.statistics is not None:
-        option = next(name for name, given in asked.items() if given)
         raise ConfigError(
-            f"{option} changes the tensors of which statistics are taken; give --calib-data, and "
+            f"{asked[0]} changes the tensors of which statistics are taken; give --calib-data, and "
             "no --stats"
         )
     feeds = list(islice(iter(data), _TRIED_SAMPLES))
     trials = _Trials(source, feeds, config, stages, threads, Trial(feeds, source))
     found = source
+
+    def wanted(option: str) -> bool:
+        return option in asked or (option in unasked and trials.falls_short(found))
+
+    if wanted("--split-gates"):
+        found = trials.gated(found, gate_factors(found, data, stages, threads=threads))
     if config.equalize:
         factors = equalizing_factors(source, data, stages, threads=threads)
         given = [at_strength(factors, strength) for strength in _STRENGTHS]
         why = "no layers are linked by what a scale passes through"
         found = trials.best("equalized", found, [r.equalized for r in given], why)
-    if config.smooth or (config.smooth is None and trials.falls_short(found)):
+    if wanted("--smooth"):
         smoothed = smoothing_factors(found, data, config, stages, threads=threads)
         why = "no dense layer's error was less with it"
         found = trials.best("smoothed", found, [smoothed], why)
@@ -83,18 +96,22 @@ def transformed(
     return found
 
 
-def _may_smooth(source: Source, inputs: Inputs, config: QuantizeConfig) -> bool:
-    """Whether to see if smoothing is needed, where nothing is said: in transformers, on real data.
+def _unasked(source: Source, inputs: Inputs, config: QuantizeConfig) -> frozenset[str]:
+    """Return the options that are tried where nothing is said, if the outputs fall short.
 
-    They are made of dense layers; elsewhere it would only take time.
+    Only on real data, and where the graph makes it likely that they help: transformers are made of
+    dense layers.
     """
     data = inputs.calibration
-    if config.smooth is not None or not config.protected_db or inputs.statistics is not None:
-        return False
-    if data is None or data.synthetic:
-        return False
+    if not config.protected_db or inputs.statistics is not None or data is None or data.synthetic:
+        return frozenset()
+    found = set()
+    if config.split_gates is None and find_cut(source.model):
+        found.add("--split-gates")
     convolutions = sum(1 for node in source.model.graph if node.op_type == "Conv")
-    return len(find_smoothable(source.model)) > convolutions
+    if config.smooth is None and len(find_smoothable(source.model)) > convolutions:
+        found.add("--smooth")
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +125,7 @@ class _Trials:
         stages: told of what takes time.
         threads: how many feeds to observe at once.
         trial: what the prepared model makes of them.
-        known: errors that were measured, by the graph.
+        known: errors that were measured, by what was rescaled.
     """
 
     source: Source
@@ -117,22 +134,22 @@ class _Trials:
     stages: Stages
     threads: int
     trial: Trial
-    known: dict[int, float] = field(default_factory=dict)
+    known: dict[bytes, float] = field(default_factory=dict)
 
     def falls_short(self, now: Source) -> bool:
         """Whether the outputs are further off than the settings allow, if they say anything."""
         if not self.config.protected_db:
             return False
-        with self.stages.stage("smoothed"):
+        with self.stages.stage("look"):
             return self._error(now) > 10 ** (-self.config.protected_db / 10)
 
     def _error(self, source: Source) -> float:
         """Return the relative squared error of the outputs with all in integers that can be."""
-        graph = id(source.model)
-        if graph not in self.known:
+        done = msgspec.json.encode(source.rescaling)
+        if done not in self.known:
             inputs = Inputs(HeldFeeds(self.feeds, self.source.inputs))
-            self.known[graph] = self._writer(source, inputs).error(self.trial)
-        return self.known[graph]
+            self.known[done] = self._writer(source, inputs).error(self.trial)
+        return self.known[done]
 
     def best(
         self, what: str, now: Source, candidates: Sequence[dict[str, str]], why: str
@@ -145,20 +162,58 @@ class _Trials:
             candidates: factors; of empty ones there is nothing to try.
             why: there are none.
         """
-        tried = [now, *(self._with(what, now, factors) for factors in candidates if factors)]
-        if len(tried) == 1:
+        tried = [self._with(what, now, factors) for factors in candidates if factors]
+        if not tried:
             return _noted(now, f"{self._named(what)}: nothing, for {why}")
-        with self.stages.stage(self._named(what)):
-            errors = [self._error(source) for source in tried]
-        chosen = min(range(len(tried)), key=errors.__getitem__)
-        if errors[chosen] >= _WORTH * errors[0]:
-            figures = ", ".join(map(_decibels, errors))
-            return _noted(
-                now,
-                f"{self._named(what)}: nothing, for the output's error was not a tenth less with "
-                f"it ({figures})",
-            )
-        return tried[chosen]
+        errors = self._errors(self._named(what), [now, *tried])
+        chosen = min(range(len(errors)), key=errors.__getitem__)
+        return self._settled(self._named(what), [now, *tried], errors, chosen)
+
+    def gated(self, now: Source, factors: dict[str, str]) -> Source:
+        """Return the model as it is, or with what is shut out cut, and some gates apart.
+
+        Of candidates that are within 1 dB of the best one, that with the fewest gates apart is
+        taken.
+
+        Args:
+            now: the model without them.
+            factors: those of the gates that gain most first.
+        """
+        cut = len(find_cut(now.model))
+        if not cut:
+            return _noted(now, "gates: nothing, for no HardSwish follows a convolution")
+        names = list(factors)
+        counts = sorted({ceil(share * len(names)) for share in _SHARES})
+        tried = [self._apart(now, {n: factors[n] for n in names[:k]}, cut) for k in counts]
+        errors = self._errors("gates", [now, *tried])
+        least = min(errors[1:])
+        chosen = next(i for i, e in enumerate(errors) if i and e <= _NEAR * least)
+        return self._settled("gates", [now, *tried], errors, chosen)
+
+    def _errors(self, what: str, tried: Sequence[Source]) -> list[float]:
+        """Return the error of each, measured or known."""
+        errors = []
+        with self.stages.stage(what, len(tried)) as step:
+            for source in tried:
+                errors.append(self._error(source))
+                step()
+        return errors
+
+    def _settled(
+        self, what: str, tried: Sequence[Source], errors: Sequence[float], chosen: int
+    ) -> Source:
+        """Return the chosen model, or the first if the error is not a tenth less with it."""
+        if errors[chosen] < _WORTH * errors[0]:
+            return tried[chosen]
+        figures = ", ".join(map(_decibels, errors))
+        why = f"the output's error was not a tenth less with it ({figures})"
+        return _noted(tried[0], f"{what}: nothing, for {why}")
+
+    def _apart(self, now: Source, factors: dict[str, str], cut: int) -> Source:
+        rescaling: Rescaling = msgspec.structs.replace(now.rescaling, gated=factors, cut=True)
+        found = replace(now, model=rescaling.apply(self.source.model), rescaling=rescaling)
+        line = f"gates: {len(factors)} of {cut} computed apart, with a factor for each channel"
+        return _noted(found, line if factors else f"gates: the inputs of {cut} cut at -3")
 
     def _writer(self, source: Source, inputs: Inputs) -> Work | SchemeWriter:
         if self.config.scheme == "static":

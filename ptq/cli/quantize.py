@@ -213,6 +213,13 @@ _MADE_FROM = {
     "divide these, before weights are rounded (AWQ), with --scheme weight-only; kept where the "
     "output's error is less with it on the calibration data.",
 )
+@click.option(
+    "--split-gates/--no-split-gates",
+    default=None,
+    help="Cut what HardSwish shuts out, and compute its gate by a convolution of its own where the "
+    "channels behind it need scales of their own; kept where the output's error is less with it "
+    "on the calibration data.  [where the outputs fall short of --protect]",
+)
 @shared.PLACEMENT
 @click.option(
     "--eval-data", metavar="DATA", help="Other inputs, to measure accuracy on: as --calib-data."
@@ -267,7 +274,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
         **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct")},
-        **{n: given[n] for n in ("equalize", "smooth", "protect", "awq")},
+        **{n: given[n] for n in ("equalize", "smooth", "protect", "awq", "split_gates")},
         block=int(given["block"]),
         edge_bits=given["edge_bits"],
         weights_symmetric=_symmetric_weights(given),

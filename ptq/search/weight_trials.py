@@ -8,7 +8,7 @@ from pathlib import Path
 from ptq.data.feeds import Feed
 from ptq.numerics.arrays import F32
 from ptq.runtime.session import open_session, run
-from ptq.search.qcode import relative_error
+from ptq.search.output_error import OutputScore
 
 _WHERE = "a calibration sample"
 
@@ -39,10 +39,16 @@ class WeightTrials:
         """
         self._session = open_session(model, threads=threads, folder=folder)
         self._weights, self._feeds = weights, feeds
-        self._wanted = [run(self._session, {**f, **weights}, where=_WHERE) for f in feeds]
+        self._score = OutputScore.of(
+            [run(self._session, {**f, **weights}, where=_WHERE) for f in feeds]
+        )
 
     def error(self, weights: Mapping[str, F32]) -> float:
-        """Return the squared error of the outputs, relative to them, with these weights instead."""
+        """Return the mean error of the samples with these weights instead, infinite if it fails.
+
+        Errors of samples are those of `OutputScore`; their mean adds up over small changes.
+        """
         given = {**self._weights, **weights}
         found = (run(self._session, {**feed, **given}, where=_WHERE) for feed in self._feeds)
-        return relative_error(self._wanted, found)
+        errors = self._score.errors(found)
+        return float("inf") if errors is None else float(errors.mean())

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from ptq.errors import ModelError
 from ptq.graph.rescale.apply import apply_factors
+from ptq.graph.rescale.gates import apply_gates
 from ptq.graph.rescale.smooth import apply_smoothing
 
 #: The metadata property that holds it.
@@ -22,14 +23,18 @@ class Rescaling(
         equalized: by the first tensor of each group, a signed byte k for each channel in base64: it
             was divided by ``2^(k / 8)``.
         smoothed: likewise, by the tensor that dense layers read.
+        gated: likewise, by what a HardSwish puts out, of which the gate was computed apart.
+        cut: whether what goes into every other HardSwish was cut where its gate is shut.
     """
 
     equalized: dict[str, str] = {}
     smoothed: dict[str, str] = {}
+    gated: dict[str, str] = {}
+    cut: bool = False
 
     def __bool__(self) -> bool:
         """Whether anything was rescaled."""
-        return bool(self.equalized or self.smoothed)
+        return bool(self.equalized or self.smoothed or self.gated or self.cut)
 
     def apply(self, model: ir.Model) -> ir.Model:
         """Return a rescaled copy of a prepared model; the function is the same.
@@ -38,6 +43,7 @@ class Rescaling(
             ModelError: this is of another model.
         """
         rescaled = model.clone()
+        apply_gates(rescaled, self.gated, cut=self.cut)
         apply_factors(rescaled, self.equalized)
         apply_smoothing(rescaled, self.smoothed)
         return rescaled
