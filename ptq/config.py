@@ -162,8 +162,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         awq: likewise, whether weights of dense layers are multiplied by the sizes of what they
             read, so that those that matter most lose least by rounding; in the weight-only scheme.
         split_gates: likewise, whether HardSwish inputs are cut where nothing comes through, and
-            gates computed apart where channels can be rescaled behind them; ``None`` tries it where
-            the outputs are further off than ``protect`` says.
+            gates computed apart where channels can be rescaled behind them; ``None`` tries the cut,
+            which costs nothing, where the outputs are further off than ``protect`` says.
         qcode_objective: what ``--calib qcode`` makes small: the error of each tensor (``mse``),
             its divergence (``kl``), or the error of the network's output (``output``).
         op_types: the only operator types that may become integer; empty for all the target runs.

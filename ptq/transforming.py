@@ -79,12 +79,14 @@ def transformed(
         return option in asked or (option in unasked and trials.falls_short(found))
 
     if wanted("--split-gates"):
-        found = trials.gated(found, gate_factors(found, data, stages, threads=threads))
+        # unasked, only what costs no time: the cut
+        given = gate_factors(found, data, stages, threads=threads) if config.split_gates else {}
+        found = trials.gated(found, given)
     if config.equalize:
         factors = equalizing_factors(source, data, stages, threads=threads)
-        given = [at_strength(factors, strength) for strength in _STRENGTHS]
+        candidates = [at_strength(factors, strength) for strength in _STRENGTHS]
         why = "no layers are linked by what a scale passes through"
-        found = trials.best("equalized", found, [r.equalized for r in given], why)
+        found = trials.best("equalized", found, [r.equalized for r in candidates], why)
     if wanted("--smooth"):
         smoothed = smoothing_factors(found, data, config, stages, threads=threads)
         why = "no dense layer's error was less with it"

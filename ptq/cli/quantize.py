@@ -218,7 +218,7 @@ _MADE_FROM = {
     default=None,
     help="Cut what HardSwish shuts out, and compute its gate by a convolution of its own where the "
     "channels behind it need scales of their own; kept where the output's error is less with it "
-    "on the calibration data.  [where the outputs fall short of --protect]",
+    "on the calibration data.  [only the cut, where the outputs fall short of --protect]",
 )
 @shared.PLACEMENT
 @click.option(
