@@ -67,7 +67,7 @@ def tap_weight_errors(model: Model, quantized: Model, slots: Sequence[BiasSlot])
     for slot in slots:
         node, weight = nodes[slot.node], constant(weights[slot.node])
         assert weight is not None, "a slot has a constant weight"
-        lost = append.constant(weight.astype(np.float64) - _dequantized(node.inputs[1]))
+        lost = append.constant(weight.astype(np.float64) - dequantized(node.inputs[1]))
         value = append.node(node.op_type, [node.inputs[0], lost], dict(node.attributes))
         if slot.axis == 1:
             # a 0 keeps the dimension
@@ -84,7 +84,7 @@ def tap_weight_errors(model: Model, quantized: Model, slots: Sequence[BiasSlot])
     return WeightErrors(made.model, tuple(made.inputs), tuple(taps))
 
 
-def _dequantized(weight: ir.Value | None) -> np.ndarray:
+def dequantized(weight: ir.Value | None) -> np.ndarray:
     """Return what a layer of a quantized graph multiplies by, as float64."""
     if (array := constant(weight)) is not None:  # of a model that simulates
         return array.astype(np.float64)

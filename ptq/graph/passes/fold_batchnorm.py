@@ -24,7 +24,7 @@ from ptq.graph.passes.edit import (
 from ptq.graph.passes.linear import Affine, data_rank, fold_before, fold_behind
 
 #: The default of ``epsilon`` (ONNX BatchNormalization-15).
-_EPSILON = 1e-5
+EPSILON = 1e-5
 
 
 class FoldBatchNorm(Rewrite):
@@ -71,7 +71,7 @@ def affine_of(node: ir.Node, dims: int) -> Affine | None:
         return None
     if gamma.ndim != 1 or not gamma.shape == beta.shape == mean.shape == var.shape:
         return None
-    epsilon = float_attribute(node, "epsilon", _EPSILON)
+    epsilon = float_attribute(node, "epsilon", EPSILON)
     # a negative variance gives NaN here as it does in the batchnorm
     with np.errstate(all="ignore"):
         scale = gamma.astype(np.float64) / np.sqrt(var.astype(np.float64) + epsilon)
