@@ -38,6 +38,9 @@ _CALIBRATED = ("static", "weight-only", "auto")
 #: Schemes in which layers may be left in float for the sake of the outputs.
 _PROTECTED = ("static", "auto")
 
+#: Range methods that mean nothing without data: they compare distributions, or run the network.
+_OF_DATA = ("kl", "auto", "lapq")
+
 #: ``--place``: by measured cost, or everything that the target runs.
 PLACE_AUTO, PLACE_ALL = "auto", "all"
 
@@ -172,7 +175,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         sample_size: how many values of a large tensor enter its histogram from each calibration
             sample; 0 chooses so that about half a million do over all samples.
         ema_decay: decay of the moving averages of minimum and maximum, for ``ema``.
-        seed: seed of everything random (only random calibration data is).
+        data_free: whether there is no data: ranges and corrections come from batchnorms and, where
+            these say nothing, from inputs that are made up to fit them.
+        shape: of dynamic inputs that are made up, as ``NAME=1x3x224x224``.
+        seed: seed of everything random (only random and made-up calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.
         rounding: how weights are rounded: each to the ``nearest`` code, or with ``gptq`` so that
             the outputs of layers change least on calibration data; not in the dynamic scheme.
@@ -200,6 +206,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     smooth: bool | None = None
     awq: bool = False
     split_gates: bool | None = None
+    data_free: bool = False
+    shape: tuple[str, ...] = ()
     qcode_objective: QCodeObjective = "mse"
     op_types: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -226,6 +234,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 raise ConfigError(
                     f"{option} is of --scheme {scheme}, not {self.scheme}; leave one of them out"
                 )
+        if self.data_free:
+            self._require_data_free()
+        elif self.shape:
+            raise ConfigError("--shape is of made-up inputs; leave it out, or give --data-free")
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
         if self.refines and self.scheme not in _CALIBRATED:
@@ -240,6 +252,23 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
             raise ConfigError(
                 f"--qcode-objective {self.qcode_objective} needs --calib qcode, not {self.calib}"
+            )
+
+    def _require_data_free(self) -> None:
+        """Refuse what needs data."""
+        needs = {
+            f"--scheme {self.scheme}": self.scheme != "static",
+            "--smooth": bool(self.smooth),
+            f"--rounding {self.rounding}": self.rounding != "nearest",
+            f"--calib {self.calib}": self.calib.partition(":")[0] in _OF_DATA,
+            f"--qcode-objective {self.qcode_objective}": self.qcode_objective == "output",
+        }
+        wrong = [option for option, given in needs.items() if given]
+        if wrong:
+            raise ConfigError(
+                f"--data-free and {wrong[0]} exclude each other: "
+                "without data there are only means and deviations of channels; use --scheme "
+                "static, and --calib minmax or mse"
             )
 
     def require_known(self) -> None:
@@ -340,7 +369,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def transforms(self) -> tuple[str, ...]:
         """The options given that change the float model before it is quantized."""
         options = {
-            "--equalize": self.equalize,
+            "--equalize": self.equalizes,
             "--smooth": self.smooth,
             "--split-gates": self.split_gates,
             "--awq": self.awq,
@@ -350,7 +379,21 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     @property
     def refines(self) -> bool:
         """Whether the outputs of layers are looked at once they are quantized."""
-        return self.bias_correct or self.rounding != "nearest"
+        return self.corrects_biases or self.rounding != "nearest"
+
+    @property
+    def corrects_biases(self) -> bool:
+        """Whether biases make up for what rounding takes: without data, there is little else."""
+        return self.bias_correct or self.data_free
+
+    @property
+    def equalizes(self) -> bool:
+        """Whether scales of channels may be moved between neighbouring layers.
+
+        Without data, where a weight has one scale: that is what it is needed for. Where each
+        channel has its own, there is little to gain, and made-up inputs do not tell what.
+        """
+        return self.equalize or (self.data_free and self.weights == "per-tensor")
 
     @property
     def protected_db(self) -> float:
@@ -362,7 +405,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     @property
     def refining_option(self) -> str:
         """The option that asks for it."""
-        return "--bias-correct" if self.bias_correct else f"--rounding {self.rounding}"
+        return "--bias-correct" if self.corrects_biases else f"--rounding {self.rounding}"
 
     @property
     def searches_output(self) -> bool:

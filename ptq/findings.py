@@ -20,6 +20,7 @@ from ptq.plan import Plan
 from ptq.progress import Stages
 from ptq.proof import Evidence, Proof
 from ptq.report import DataInfo, Environment, FileInfo, FloatNodes, Report, TensorInfo
+from ptq.report.data_free import DataFree
 from ptq.report.placement import Placement
 from ptq.report.protection import Protection
 from ptq.report.ranges import RangeSearch
@@ -49,6 +50,7 @@ class Findings:
         placement: how it was chosen what becomes integer, if it was.
         faults: the layers that make the result slow, with their times.
         refinements: what looking at outputs changed, step by step.
+        data_free: what ranges rest on, where there was no data.
         range_search: how the ranges were chosen, if the output error chose them.
         protection: what stays in float for the sake of the outputs, if they were too far off.
         latencies: one for each number of threads, the one of ``proof`` first; empty for that alone.
@@ -71,6 +73,7 @@ class Findings:
     refinements: tuple[Refinement, ...] = ()
     range_search: RangeSearch | None = None
     protection: Protection | None = None
+    data_free: DataFree | None = None
 
     def report(self, draft: Draft, *more: Draft, formats: Sequence[Format] = ("qdq",)) -> Report:
         """Return the report on models that are about to be published.
@@ -115,6 +118,7 @@ class Findings:
             refinements=self.refinements,
             protection=self.protection,
             weight_bits=dict(sorted(self.emitted.widths.items(), reverse=True)),
+            data_free=self.data_free,
         )
 
     def _calibration(self) -> DataInfo | None:

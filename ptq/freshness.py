@@ -11,6 +11,7 @@ from ptq.auto import SCHEMES
 from ptq.calibration import Calibration
 from ptq.config import AUTO, QuantizeConfig
 from ptq.data import Dataset, open_dataset
+from ptq.datafree import SAMPLES
 from ptq.embedded import EmbeddedRecipe, read_recipe
 from ptq.errors import PtqError
 from ptq.graph.load import input_specs, load_model, model_digest
@@ -91,6 +92,8 @@ def _same_data(
 ) -> bool:
     if made.data_sha256 is None:  # its scales did not come from data
         return True
+    if config.data_free:  # what is made up depends on the model and the settings alone
+        return (options.samples or SAMPLES) == made.samples
     if calibration is None:
         given = options.statistics
         return given is not None and Calibration.load(given).header.data_sha256 == made.data_sha256

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
 from ptq.report import DataInfo
+from ptq.report.data_free import data_free_line
 from ptq.report.decibels import decibels
 from ptq.report.protection import Protection
 from ptq.report.refinement import Refinement
@@ -94,7 +95,9 @@ def _refined(done: Refinement) -> str:
 
 
 def _data(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
-    if found.calibration is not None and found.calibration.header.synthetic:
+    if found.data_free is not None:
+        yield data_free_line(found.data_free)
+    elif found.calibration is not None and found.calibration.header.synthetic:
         yield (
             "calibrated on random numbers: ranges and accuracy mean nothing; give real data "
             "with --calib-data"

@@ -17,6 +17,7 @@ from ptq.auto import try_schemes
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import AUTO, QuantizeConfig
 from ptq.data import Dataset, data_forms, open_dataset, read_labels, select_labels
+from ptq.datafree import made_up
 from ptq.errors import ConfigError
 from ptq.files import staged
 from ptq.graph.load import model_files
@@ -248,7 +249,12 @@ def _sites(source: Source, config: QuantizeConfig) -> Sites:
 def _inputs(
     source: Source, calibration: Data | None, config: QuantizeConfig, options: RunOptions
 ) -> Inputs:
-    if calibration is None and options.statistics is None and config.scheme == "static":
+    if config.data_free and (calibration is not None or options.statistics is not None):
+        raise ConfigError(
+            "--data-free is for want of data, and there is some; leave out --data-free"
+        )
+    no_data = calibration is None and options.statistics is None and not config.data_free
+    if no_data and config.scheme == "static":
         raise ConfigError(f"quantizing needs calibration data; give one of: {data_forms()}")
     evaluation = labels = None
     if options.evaluation is not None:
@@ -257,8 +263,10 @@ def _inputs(
         if evaluation is None:
             raise ConfigError("labels need evaluation data; give --eval-data as well")
         labels = select_labels(read_labels(options.labels), evaluation)
-    opened = None
-    if calibration is not None:
+    opened: Dataset | None = None
+    if config.data_free:
+        opened = made_up(source, config, options.samples)
+    elif calibration is not None:
         opened = _dataset(calibration, source, options, samples=options.samples, seed=config.seed)
     _require_images([d for d in (opened, evaluation) if d is not None], options)
     images = options.images if opened is not None and opened.kind == "images" else None

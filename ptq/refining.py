@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from ptq.data.feeds import Feed
 from ptq.graph.biases import bias_slots
+from ptq.graph.expected_errors import expected_errors
 from ptq.graph.site import Sites
 from ptq.graph.types import Model
 from ptq.graph.weight_errors import tap_weight_errors
@@ -97,6 +98,7 @@ class Refiner:
         feeds: calibration samples.
         stages: told of what takes time.
         threads: within an operator.
+        means: of channels of tensors, where they are known without samples.
     """
 
     source: Source
@@ -106,6 +108,7 @@ class Refiner:
     feeds: Sequence[Feed]
     stages: Stages
     threads: int
+    means: Mapping[str, F64] = field(default_factory=dict)
 
     def refine(self, *, gptq: bool, biases: bool) -> tuple[Refined, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
@@ -147,6 +150,8 @@ class Refiner:
             shifts = mean_errors(
                 tapped, self.feeds, self.source.folder, threads=self.threads, on_feed=step
             )
+        known = expected_errors(self.source.model, quantized, bias_slots(self.sites), self.means)
+        shifts = {**shifts, **known}
         return replace(before, shifts=shifts), len(shifts)
 
 

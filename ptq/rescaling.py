@@ -12,9 +12,11 @@ from ptq.graph.channel_taps import ChannelTap, tap_channels
 from ptq.graph.rescale.apply import decode, encode
 from ptq.graph.rescale.groups import Group, find_groups
 from ptq.graph.rescale.record import Rescaling
+from ptq.graph.types import Model
 from ptq.numerics.equalize import Tied, equalize
+from ptq.numerics.marginal import Normal
 from ptq.progress import Stages
-from ptq.runtime.channels import ChannelExtremes, observe_channels
+from ptq.runtime.channels import observe_channels
 from ptq.source import Source
 
 Float64 = npt.NDArray[np.float64]
@@ -27,7 +29,12 @@ _FREE = 2.0**-20
 
 
 def equalizing_factors(
-    source: Source, data: Dataset, stages: Stages, *, threads: int
+    source: Source,
+    data: Dataset,
+    stages: Stages,
+    *,
+    threads: int,
+    tops: Mapping[str, Float64] | None = None,
 ) -> dict[str, Float64]:
     """Return the factors of cross-layer equalization, by the name of each group of tensors.
 
@@ -40,12 +47,13 @@ def equalizing_factors(
         data: the calibration data.
         stages: told of what takes time.
         threads: threads within an operator.
+        tops: the largest value of each channel of tensors of which it is known without the data.
 
     Raises:
         CalibrationError: there is no sample, or a tensor is not finite.
     """
     groups = find_groups(source.model)
-    tops = _tops(source, groups, data, stages, threads)
+    tops = {**_tops(source, groups, data, stages, threads), **(tops or {})}
     # a linear operator is the same to the group behind it and to that in front
     linears = {e.node: e for g in groups for e in (*g.makers, *g.readers)}
     place = {node: index for index, node in enumerate(linears)}
@@ -69,8 +77,8 @@ def at_strength(factors: Mapping[str, Float64], strength: float) -> Rescaling:
 
 def _tops(
     source: Source, groups: Sequence[Group], data: Dataset, stages: Stages, threads: int
-) -> Mapping[str, ChannelExtremes]:
-    """Return the extremes of what Clips bound."""
+) -> dict[str, Float64]:
+    """Return the largest value of each channel of what Clips bound."""
     taps = [
         ChannelTap(tensor, group.channels, group.axis, group.makers[0].rank)
         for group in groups
@@ -80,13 +88,33 @@ def _tops(
         return {}
     tapped = tap_channels(source.model, taps)
     with stages.stage("equalize", data.expected) as step:
-        return observe_channels(tapped, data, threads=threads, folder=source.folder, on_feed=step)
+        found = observe_channels(tapped, data, threads=threads, folder=source.folder, on_feed=step)
+    return {tensor: extremes.hi for tensor, extremes in found.items()}
 
 
-def _least(group: Group, tops: Mapping[str, ChannelExtremes]) -> Float64:
+def divided_normals(
+    model: Model, normals: Mapping[str, Normal], rescaling: Rescaling
+) -> dict[str, Normal]:
+    """Return what is known of channels beforehand, once they are equalized.
+
+    Args:
+        model: the prepared model, before anything was rescaled.
+        normals: what is known of it.
+        rescaling: by what the channels are divided.
+    """
+    factors = {
+        value.name: decode(rescaling.equalized[group.name])
+        for group in find_groups(model)
+        if group.name in rescaling.equalized
+        for value in group.tensors
+    }
+    return {n: k.divided(factors[n]) if n in factors else k for n, k in normals.items()}
+
+
+def _least(group: Group, tops: Mapping[str, Float64]) -> Float64:
     """Return the least factor of each channel with which no Clip binds where it did not."""
     least = np.full(group.channels, _FREE)
     for tensor, bound in group.limits.items():
-        np.maximum(least, _MARGIN * tops[tensor].hi / bound, out=least)
+        np.maximum(least, _MARGIN * tops[tensor] / bound, out=least)
     capped: Float64 = np.minimum(least, 1.0)
     return capped

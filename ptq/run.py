@@ -170,6 +170,7 @@ class Run:
                 *self.said,
                 *(self.static.notices() if self.static else ()),
             ),
+            data_free=self.static.data_free() if self.static is not None else None,
             range_search=self.static.range_search if self.static is not None else None,
             scheme=self.scheme,
             placement=placement,

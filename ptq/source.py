@@ -5,18 +5,21 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ptq.config import QuantizeConfig
 from ptq.data import InputSpec
 from ptq.errors import ConfigError, UnsupportedError
 from ptq.graph.describe import opset_of
+from ptq.graph.held import values_by_name
 from ptq.graph.load import input_specs, load_model, model_digest, model_size
+from ptq.graph.marginals import normals_of
 from ptq.graph.normalize import normalize
 from ptq.graph.rescale.record import NOTHING, Rescaling
 from ptq.graph.sites import Sites, find_sites
 from ptq.graph.types import Model
+from ptq.numerics.marginal import Normal
 from ptq.overrides import Overrides
 from ptq.targets import Target
 
@@ -37,6 +40,7 @@ class Source:
         prepared: what the prepare passes did.
         opset: version of the default operator set in the file.
         rescaling: by what channels were divided after preparing.
+        normals: what batchnorms, folded or not, tell of the channels of tensors, by name.
     """
 
     path: Path
@@ -47,6 +51,7 @@ class Source:
     prepared: tuple[str, ...]
     opset: int
     rescaling: Rescaling = NOTHING
+    normals: Mapping[str, Normal] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -63,9 +68,13 @@ def open_source(path: Path) -> Source:
     """
     model = load_model(path)
     specs, opset = tuple(input_specs(model)), opset_of(model)
+    normals = normals_of(model)  # preparing folds batchnorms, but tensors keep their names
     prepared = tuple(normalize(model))
+    kept = values_by_name(model.graph)
+    normals = {name: normal for name, normal in normals.items() if name in kept}
     size = model_size(path)
-    return Source(path, model, specs, model_digest(path), size, prepared, opset)
+    digest = model_digest(path)
+    return Source(path, model, specs, digest, size, prepared, opset, normals=normals)
 
 
 def find_configured_sites(

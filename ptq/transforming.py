@@ -13,6 +13,7 @@ from ptq.awq import awq_factors
 from ptq.config import QuantizeConfig
 from ptq.data import Feed
 from ptq.data.held_feeds import HeldFeeds
+from ptq.datafree import known_tops
 from ptq.errors import ConfigError
 from ptq.gating import gate_factors
 from ptq.graph.rescale.gates import find_cut
@@ -21,7 +22,7 @@ from ptq.graph.rescale.smooth import find_smoothable, inserted
 from ptq.inputs import Inputs
 from ptq.progress import Stages
 from ptq.report.decibels import decibels
-from ptq.rescaling import at_strength, equalizing_factors
+from ptq.rescaling import at_strength, divided_normals, equalizing_factors
 from ptq.schemes import SchemeWriter
 from ptq.smoothing import smoothing_factors
 from ptq.source import Source
@@ -82,8 +83,9 @@ def transformed(
         # unasked, only what costs no time: the cut
         given = gate_factors(found, data, stages, threads=threads) if config.split_gates else {}
         found = trials.gated(found, given)
-    if config.equalize:
-        factors = equalizing_factors(source, data, stages, threads=threads)
+    if config.equalizes:
+        tops = known_tops(source) if config.data_free else {}
+        factors = equalizing_factors(source, data, stages, threads=threads, tops=tops)
         candidates = [at_strength(factors, strength) for strength in _STRENGTHS]
         why = "no layers are linked by what a scale passes through"
         found = trials.best("equalized", found, [r.equalized for r in candidates], why)
@@ -105,7 +107,13 @@ def _unasked(source: Source, inputs: Inputs, config: QuantizeConfig) -> frozense
     dense layers.
     """
     data = inputs.calibration
-    if not config.protected_db or inputs.statistics is not None or data is None or data.synthetic:
+    if (
+        config.data_free
+        or not config.protected_db
+        or inputs.statistics is not None
+        or data is None
+        or data.synthetic
+    ):
         return frozenset()
     found = set()
     if config.split_gates is None and find_cut(source.model):
@@ -224,7 +232,11 @@ class _Trials:
 
     def _with(self, what: str, now: Source, factors: dict[str, str]) -> Source:
         rescaling: Rescaling = msgspec.structs.replace(now.rescaling, **{what: factors})
-        found = replace(now, model=rescaling.apply(self.source.model), rescaling=rescaling)
+        start = self.source
+        normals = divided_normals(start.model, start.normals, rescaling)
+        found = replace(
+            now, model=rescaling.apply(start.model), rescaling=rescaling, normals=normals
+        )
         if what == "equalized":
             return _noted(found, f"equalized: {len(factors)} groups of tensors")
         by_mul = sum(1 for _ in inserted(now.model, factors))

@@ -15,6 +15,8 @@ from ptq.calib import Range, Solver, parse_method
 from ptq.calibration import Calibration, ObserverSettings, observe_apart, observe_tensors
 from ptq.config import FileFormat, QuantizeConfig
 from ptq.data import Dataset, Feed
+from ptq.data.noise import NoiseDataset
+from ptq.datafree import known_means, known_stats, observed_model, what_it_rests_on
 from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import CalibrationError, ConfigError
 from ptq.graph.biases import add_to_biases
@@ -43,6 +45,7 @@ from ptq.plan.request import Request
 from ptq.progress import Stages
 from ptq.ranging import Candidates, Part, Split, measurements, search, searched
 from ptq.refining import Refined, Refiner
+from ptq.report.data_free import DataFree
 from ptq.report.ranges import RangeSearch, range_line
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.host import host_target
@@ -147,8 +150,9 @@ class Work:
         refiner = Refiner(
             self.source, self._sites(kept), emit, lambda model: trial.error(to_bytes(model)),
             feeds, self.stages, self.threads,
+            known_means(self.source) if config.data_free else {},
         )  # fmt: skip
-        found, done = refiner.refine(gptq=config.rounding == "gptq", biases=config.bias_correct)
+        found, done = refiner.refine(gptq=config.rounding == "gptq", biases=config.corrects_biases)
         if any(step.kept for step in done):
             self.refined[frozenset(kept)] = found
             version = self._write(path, form, kept, version.variants, plan)
@@ -394,13 +398,15 @@ class Work:
         if self.calibration is not None:
             computed = (r.tensor for r in asked if r.constant is None)
             wanted = list(dict.fromkeys((*computed, *tensors)))
+        source = observed_model(self.source) if self.config.data_free else self.source
         with self.stages.stage("observe", data.expected) as step:
             found, apart = observe_apart(
-                self.source, wanted, data, self._observer(), self._kept_out(data), on_feed=step
+                source, wanted, data, self._observer(), self._kept_out(data), on_feed=step
             )
         # a later pass is for other tensors, of which a search that is done knows nothing
         self.apart = self.apart or apart
-        self.calibration = Calibration(found.header, {**found.stats, **known})
+        stats = {**found.stats, **self._from_batchnorms(wanted), **known}
+        self.calibration = Calibration(found.header, stats)
         self._observe(tensors)
 
     def _kept_out(self, data: Dataset) -> tuple[int, ...]:
@@ -409,6 +415,20 @@ class Work:
             return ()
         split = Split.of(len(data))
         return split.chosen_on if split.solved_from else ()
+
+    def _from_batchnorms(self, wanted: Collection[str]) -> dict[str, TensorStats]:
+        """Return the statistics that need no data, where there is none."""
+        if not self.config.data_free:
+            return {}
+        known = known_stats(self.source, self.config.ema_decay)
+        return {tensor: stats for tensor, stats in known.items() if tensor in wanted}
+
+    def data_free(self) -> DataFree | None:
+        """Return what ranges rest on where there is no data."""
+        data = self.inputs.calibration
+        if not self.config.data_free or not isinstance(data, NoiseDataset):
+            return None
+        return what_it_rests_on(self.source, data, list(self.observed().stats))
 
     def _feeds(self, option: str, count: int) -> list[Feed]:
         """Return the first calibration samples, for an option that runs the network on them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,6 @@ import click
 
 from ptq.cli import options as shared
 from ptq.cli.progress import progress_bars
-from ptq.errors import ConfigError
-
-_SHAPE = re.compile(r"((?P<name>.+)=)?(?P<shape>[1-9]\d*(x[1-9]\d*)*)", re.DOTALL)
 
 
 @click.command("bench")
@@ -63,25 +59,13 @@ def command(models: tuple[Path, ...], *, top: int, **given: Any) -> None:  # noq
     The models run in turn, in one process, and the first one a second time as a control. What it
     differs from itself is the resolution of the measurement; a ratio within that is no difference.
     """
-    shapes = _shapes(given.pop("shapes"))
     from ptq.benching import BenchOptions, bench
+    from ptq.data.shapes import parse_shapes
     from ptq.report.bench import bench_text
 
+    shapes = parse_shapes(given.pop("shapes"))
     with progress_bars() as on_progress:
         found = bench(models, BenchOptions(shapes=shapes, on_progress=on_progress, **given))
     for notice in found.notices:
         click.echo(f"note: {notice}", err=True)
     click.echo(bench_text(found, top=top))
-
-
-def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        match = _SHAPE.fullmatch(text)
-        if match is None:
-            raise ConfigError(f"--shape: '{text}' is not NAME=SIZExSIZE; write image=1x3x224x224")
-        name = match["name"] or ""
-        if name in shapes:
-            raise ConfigError(f"--shape gives input '{name}' twice; give each once")
-        shapes[name] = tuple(map(int, match["shape"].split("x")))
-    return shapes

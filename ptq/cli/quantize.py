@@ -131,7 +131,7 @@ _MADE_FROM = {
     default="kl",
     show_default=True,
     help="Range method of the activations; `ptq methods` lists them. Options follow a colon: "
-    "percentile:coverage=99.9",
+    "percentile:coverage=99.9. kl compares distributions of data: --data-free takes minmax for it.",
 )
 @click.option(
     "--qcode-objective",
@@ -220,6 +220,18 @@ _MADE_FROM = {
     "channels behind it need scales of their own; kept where the output's error is less with it "
     "on the calibration data.  [only the cut, where the outputs fall short of --protect]",
 )
+@click.option(
+    "--data-free",
+    is_flag=True,
+    help="There is no data: take ranges, equalization and bias correction from the model's batch "
+    "normalizations, and from inputs made up to fit them. Less accurate than a few real samples.",
+)
+@click.option(
+    "--shape",
+    metavar="[NAME=]1x3x224x224",
+    multiple=True,
+    help="Shape of a dynamic input that --data-free makes up; several times for several.",
+)
 @shared.PLACEMENT
 @click.option(
     "--eval-data", metavar="DATA", help="Other inputs, to measure accuracy on: as --calib-data."
@@ -268,13 +280,18 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
 
 def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
     """Return the settings that the options describe, with the overrides of the recipe."""
+    calib = given["calib"]
+    if given["data_free"] and calib == "kl":
+        calib = "minmax"
     return shared.config_from(
-        **{n: given[n] for n in ("calib", "qcode_objective", "weight_range", "weights")},
+        calib=calib,
+        **{n: given[n] for n in ("qcode_objective", "weight_range", "weights")},
         bits=8 if given["bits"] == shared.MIXED else given["bits"],
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
         **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct")},
         **{n: given[n] for n in ("equalize", "smooth", "protect", "awq", "split_gates")},
+        **{n: given[n] for n in ("data_free", "shape")},
         block=int(given["block"]),
         edge_bits=given["edge_bits"],
         weights_symmetric=_symmetric_weights(given),

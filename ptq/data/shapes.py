@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ptq.data.feeds import Dim, InputSpec, check_shape, fixed_dim, format_shape
 from ptq.errors import ConfigError, DataError
+
+#: An input and its shape, as ``--shape`` takes them.
+_SHAPE = re.compile(r"((?P<name>.+)=)?(?P<shape>[1-9]\d*(x[1-9]\d*)*)", re.DOTALL)
 
 #: Names that mean nothing: axes that have one of them need not be of one size.
 _UNNAMED = ("", "?")
@@ -45,6 +49,24 @@ class Settled:
 
     inputs: tuple[InputSpec, ...]
     notices: tuple[str, ...]
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that texts like ``image=1x3x224x224`` give, by input.
+
+    Raises:
+        ConfigError: a text is not of that form, or an input has two.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        match = _SHAPE.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"--shape: '{text}' is not NAME=SIZExSIZE; write image=1x3x224x224")
+        name = match["name"] or ""
+        if name in shapes:
+            raise ConfigError(f"--shape gives input '{name}' twice; give each once")
+        shapes[name] = tuple(map(int, match["shape"].split("x")))
+    return shapes
 
 
 def settle_shapes(inputs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]]) -> Settled:
@@ -157,7 +179,7 @@ def _settle(spec: InputSpec, known: Mapping[str, int]) -> tuple[tuple[int, ...],
             raise ConfigError(
                 f"axis {axis}{called} of input '{spec.name}' is dynamic, "
                 f"{format_shape(spec.shape)}; give its size as in --shape "
-                f"{_option(spec, spec.shape)}, or real inputs with --data"
+                f"{_option(spec, spec.shape)}, or real inputs as data"
             )
         shape.append(size)
     return tuple(shape), batch

@@ -14,6 +14,7 @@ from ptq.errors import ConfigError
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
 from ptq.report.comparison import LayerError
+from ptq.report.data_free import DataFree
 from ptq.report.histograms import Histograms
 from ptq.report.placement import Placement
 from ptq.report.profile import Profile
@@ -166,6 +167,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             they were near enough, or nothing was to be protected.
         refinements: what ``--rounding gptq`` and ``--bias-correct`` did, in this order.
         weight_bits: how many numbers the weights of the static scheme have, by their bits.
+        data_free: what ranges rest on with ``--data-free``; ``None`` if there was data.
         schema: version of this format.
     """
 
@@ -203,6 +205,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     protection: Protection | None = None
     refinements: tuple[Refinement, ...] = ()
     weight_bits: dict[int, int] = {}
+    data_free: DataFree | None = None
     schema: int = SCHEMA
 
     def to_json(self) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ptq.evaluate.latency import Latency
+from ptq.report.data_free import data_free_line
 from ptq.report.decibels import decibels
 from ptq.report.layers import coverage_lines
 from ptq.report.placement import placement_line
@@ -21,6 +22,8 @@ def result_table(report: Report) -> str:
         lines.append(line)
     if line := widths_line(report.weight_bits):
         lines.append(line)
+    if report.data_free is not None:
+        lines += ["", data_free_line(report.data_free)]
     return "\n".join([*lines, *_written(report)])
 
 

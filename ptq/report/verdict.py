@@ -32,7 +32,8 @@ def verdict(report: Report) -> str:
     """Return the line that sums a report up: ``3.6x smaller, 1.8x faster, 13.3 dB``."""
     said = [str(headline) for headline in headlines(report)]
     kept = ["float model kept"] if keeps_float(report) else []
-    return ", ".join([*kept, *said]) or "nothing was measured"
+    blind = ["made without data"] if report.data_free is not None else []
+    return ", ".join([*blind, *kept, *said]) or "nothing was measured"
 
 
 def keeps_float(report: Report) -> bool:

@@ -50,7 +50,7 @@ def test_axes_of_one_name_have_one_size():
             [spec(shape=("N", 3, "H", None))],
             {},
             "axis 2 ('H') of input 'x' is dynamic, (N, 3, H, ?); give its size as in "
-            "--shape x=1x3x64x64, or real inputs with --data",
+            "--shape x=1x3x64x64, or real inputs as data",
         ),
         ([spec(shape=("?", "?"))], {"": (1, 2, 3)}, "--shape: input 'x' has shape (1, 2, 3)"),
         ([spec()], {"x": (1, 4, 8, 8)}, "--shape: input 'x' has shape (1, 4, 8, 8)"),
