@@ -75,6 +75,11 @@ def made_up(source: Source, config: QuantizeConfig, samples: int | None) -> Nois
     return NoiseDataset(inputs, looks, samples=samples or SAMPLES, seed=config.seed)
 
 
+def of_one(source: Source, config: QuantizeConfig, data: NoiseDataset) -> NoiseDataset:
+    """Return inputs made up likewise, but one to a feed, as users time a model."""
+    return data.of(settle_shapes(source.inputs, parse_shapes(config.shape)).inputs)
+
+
 def observed_model(source: Source) -> Source:
     """Return the model to observe: what batchnorms put out is as in training on any input."""
     return replace(source, model=renormalized(source.model, source.normals))

@@ -140,7 +140,8 @@ class Findings:
         observed, role = None, "evaluation"
         if self.calibration is not None:
             observed = self.calibration.header.data_sha256
-        sha256 = observed if observed and not self.evidence.held_out else data.digest()
+        same = observed and not self.evidence.held_out and self.data_free is None
+        sha256 = observed if observed and same else data.digest()
         if not self.evidence.held_out:
             role = "calibration (no evaluation data given)"
         elif sha256 == observed:

@@ -22,6 +22,7 @@ class Inputs:
         evaluation: held-out data to measure accuracy on.
         labels: the right class of every evaluation row.
         images: how the calibration images were prepared, if the user said so.
+        trial: what to measure on in place of the calibration data, where that is made up.
     """
 
     calibration: Dataset | None = None
@@ -29,6 +30,7 @@ class Inputs:
     evaluation: Dataset | None = None
     labels: np.ndarray | None = None
     images: ImageOptions | None = None
+    trial: Dataset | None = None
 
     def evidence(self) -> Evidence | None:
         """Return what accuracy can be measured on: held-out data if there is any."""
@@ -36,8 +38,9 @@ class Inputs:
             return Evidence(self.evaluation, self.labels, held_out=True)
         if self.labels is not None:
             raise ConfigError("labels need evaluation data; give --eval-data as well")
-        if self.calibration is not None:
-            return Evidence(self.calibration, None, held_out=False)
+        data = self.trial or self.calibration
+        if data is not None:
+            return Evidence(data, None, held_out=False)
         return None
 
     def notices(self) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def _data(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
         )
     if evaluation is None:
         yield "accuracy and latency were not measured; give --eval-data"
-    elif evaluation.role != "evaluation":
+    elif evaluation.role != "evaluation" and found.data_free is None:
         yield "accuracy was measured on the calibration data; give other data with --eval-data"
 
 

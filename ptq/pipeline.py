@@ -17,7 +17,7 @@ from ptq.auto import try_schemes
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import AUTO, QuantizeConfig
 from ptq.data import Dataset, data_forms, open_dataset, read_labels, select_labels
-from ptq.datafree import made_up
+from ptq.datafree import made_up, of_one
 from ptq.errors import ConfigError
 from ptq.files import staged
 from ptq.graph.load import model_files
@@ -264,13 +264,15 @@ def _inputs(
             raise ConfigError("labels need evaluation data; give --eval-data as well")
         labels = select_labels(read_labels(options.labels), evaluation)
     opened: Dataset | None = None
+    trial: Dataset | None = None
     if config.data_free:
-        opened = made_up(source, config, options.samples)
+        opened = noise = made_up(source, config, options.samples)
+        trial = of_one(source, config, noise)
     elif calibration is not None:
         opened = _dataset(calibration, source, options, samples=options.samples, seed=config.seed)
     _require_images([d for d in (opened, evaluation) if d is not None], options)
     images = options.images if opened is not None and opened.kind == "images" else None
-    return Inputs(opened, options.statistics, evaluation, labels, images)
+    return Inputs(opened, options.statistics, evaluation, labels, images, trial)
 
 
 def _dataset(

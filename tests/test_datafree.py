@@ -8,7 +8,7 @@ from support.cli import ptq as command
 from support.models import write
 
 import ptq
-from ptq.datafree import known_stats, made_up, observed_model
+from ptq.datafree import known_stats, made_up, observed_model, of_one
 from ptq.errors import ConfigError
 from ptq.graph.marginals import marginals
 from ptq.options import RunOptions
@@ -47,6 +47,14 @@ def scaled(digits, tmp_path_factory):
 def quantized(path, evaluation, output, data=None, config=DATA_FREE):
     options = RunOptions(output=output, evaluation=str(evaluation), samples=8, seconds=0.05)
     return ptq.quantize(path, data, config, options=options).report
+
+
+def test_feeds_hold_several_images_and_those_to_time_with_one(digits):
+    source = open_source(digits.model)
+    several = made_up(source, DATA_FREE, 1)
+    [feed], [one] = several, of_one(source, DATA_FREE, several)
+    assert feed["input"].shape == (8, 1, 8, 8)
+    assert one["input"].shape == (1, 1, 8, 8)
 
 
 def test_images_are_made_up_so_that_the_first_batchnorm_fits(scaled):
@@ -93,6 +101,9 @@ def test_the_report_says_loudly_that_there_was_no_data(digits, tmp_path, monkeyp
     assert report.config.calib == "minmax"
     assert report.calibration.synthetic
     assert any("NO DATA" in notice for notice in report.notices)
+    # several images to a feed are for deviations; what is timed is one, as users run it
+    assert report.evaluation.synthetic
+    assert report.evaluation.sha256 != report.calibration.sha256
     page = (tmp_path / "r.md").read_text()
     assert "made without data" in page.splitlines()[0]
     assert "NO DATA" in page

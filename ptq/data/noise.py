@@ -59,6 +59,7 @@ class NoiseDataset(Dataset):
         """
         super().__init__(DataRequest("no data (made-up inputs)", inputs))
         self.looks = dict(looks)
+        self.samples = samples
         self.seed = seed
         for spec in inputs:
             if spec.name not in looks and spec.dtype.kind not in "fViub":
@@ -67,6 +68,10 @@ class NoiseDataset(Dataset):
                     "--calib-data"
                 )
         self._choose(samples, None)
+
+    def of(self, inputs: tuple[InputSpec, ...]) -> NoiseDataset:
+        """Return as many feeds of the same looks in other shapes."""
+        return NoiseDataset(inputs, self.looks, samples=self.samples, seed=self.seed)
 
     @classmethod
     def accepts(cls, source: str) -> bool:
