@@ -259,6 +259,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         needs = {
             f"--scheme {self.scheme}": self.scheme != "static",
             "--smooth": bool(self.smooth),
+            "--split-gates": bool(self.split_gates),
             f"--rounding {self.rounding}": self.rounding != "nearest",
             f"--calib {self.calib}": self.calib.partition(":")[0] in _OF_DATA,
             f"--qcode-objective {self.qcode_objective}": self.qcode_objective == "output",
