@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from ptq.report.check import Check
     from ptq.report.comparison import Comparison
     from ptq.report.sensitivity import Sensitivity
+    from ptq.report.tuning import Tuning
     from ptq.sensing import SensitivityOptions, sensitivity
+    from ptq.tune_options import TuneOptions
+    from ptq.tuning import tune
 
 __all__ = [
     "Batch",
@@ -53,6 +56,8 @@ __all__ = [
     "Sensitivity",
     "SensitivityOptions",
     "Task",
+    "TuneOptions",
+    "Tuning",
     "__version__",
     "batch",
     "bench",
@@ -64,6 +69,7 @@ __all__ = [
     "read_recipe",
     "read_tasks",
     "sensitivity",
+    "tune",
 ]
 
 _HOMES = {
@@ -89,6 +95,8 @@ _HOMES = {
     "Sensitivity": "ptq.report.sensitivity",
     "SensitivityOptions": "ptq.sensing",
     "Task": "ptq.batching",
+    "TuneOptions": "ptq.tune_options",
+    "Tuning": "ptq.report.tuning",
     "batch": "ptq.batching",
     "bench": "ptq.benching",
     "calibrate": "ptq.pipeline",
@@ -99,6 +107,7 @@ _HOMES = {
     "read_recipe": "ptq.embedded",
     "read_tasks": "ptq.cli.tasks",
     "sensitivity": "ptq.sensing",
+    "tune": "ptq.tuning",
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ptq.data import ImageOptions
+from ptq.data import Dataset, ImageOptions
 from ptq.embedded import PinnedPlacement
 from ptq.errors import ConfigError
 from ptq.progress import OnProgress, ignore
@@ -52,7 +52,8 @@ class RunOptions:
         force: whether existing files may be replaced.
         statistics: a statistics file of `ptq.calibrate`, in place of observing.
         samples: how many calibration samples to use; ``None`` for all.
-        evaluation: held-out data to measure accuracy on, in any form that calibration data has.
+        evaluation: held-out data to measure accuracy on, in any form that calibration data has,
+            or a data set that is open.
         labels: a file with the right class of every evaluation row.
         images: how to prepare images.
         threads: how many threads to observe and to measure accuracy with.
@@ -75,7 +76,7 @@ class RunOptions:
     force: bool = False
     statistics: Path | None = None
     samples: int | None = None
-    evaluation: str | None = None
+    evaluation: str | Dataset | None = None
     labels: Path | None = None
     images: ImageOptions | None = None
     threads: int = 1

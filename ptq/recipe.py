@@ -35,7 +35,7 @@ from ptq.errors import ConfigError
 RECIPE_FILE, PROJECT_FILE = "ptq.toml", "pyproject.toml"
 
 #: The commands that take their options from a recipe.
-COMMANDS = ("quantize", "check")
+COMMANDS = ("quantize", "check", "tune")
 
 #: Keys that hold a list of tables, or a table, instead of the value of an option.
 OVERRIDE, PLACEMENT = "override", "placement"
@@ -47,12 +47,12 @@ _MADE_FROM = ("ptq", "model-sha256", "data-sha256")
 PATHS = frozenset(
     [
         *("output", "json", "report", "stats", "labels", "image-config"),
-        *("baseline", "junit", "markdown"),
+        *("baseline", "junit", "markdown", "front", "state", "report-labels"),
     ]
 )
 
 #: Options that name data: a file or a folder, but also ``random`` or a function.
-DATA = frozenset({"calib-data", "eval-data", "data"})
+DATA = frozenset({"calib-data", "eval-data", "data", "report-data"})
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -105,7 +105,7 @@ class Recipe:
         value but the overrides replaces a more general one whole.
 
         Args:
-            command: ``quantize`` or ``check``.
+            command: ``quantize``, ``check`` or ``tune``.
             model: the float model; ``None`` for what holds for all.
         """
         found: dict[str, Any] = {}

@@ -117,7 +117,7 @@ def open_samples(
         raise ConfigError("--image and --image-config need images as data; leave them out")
     labels = None
     if options.labels is not None:
-        labels = select_labels(read_labels(options.labels, _kind(options.metrics)), data)
+        labels = select_labels(read_labels(options.labels, label_kind(options.metrics)), data)
     first = next(iter(data))
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, run(session, first, where="the first sample"), strict=True))
@@ -145,7 +145,7 @@ def _open_quantized(samples: Samples, threads: int) -> Session:
         raise VerificationError(f"'{path}': {error}") from error.__cause__
 
 
-def _kind(metrics: Sequence[str]) -> Kind:
+def label_kind(metrics: Sequence[str]) -> Kind:
     """Return what the labels are: what the task metrics take, else what the file looks like."""
     kinds = {metric.label_kind for metric in map(parse_metric, metrics)} - {"any"}
     return kinds.pop() if len(kinds) == 1 else "any"

@@ -11,31 +11,12 @@ import click
 
 from ptq.cli import options as shared
 from ptq.cli import recipes
+from ptq.cli.limits import LIMIT
 from ptq.cli.progress import progress_bars
 from ptq.errors import ThresholdError
 
 if TYPE_CHECKING:
     from ptq.checking import CheckOptions
-
-
-class _Limit(click.ParamType[str | float]):
-    """A number, or a percentage as text; what it may be is for its threshold to say."""
-
-    name = "limit"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401 - as click has it
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> str | float:
-        """Take both as they are: a recipe has numbers too."""
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            self.fail("takes a number, or a percentage in quotes", param, ctx)
-        return value
-
-
-_LIMIT = _Limit()
 
 
 @click.command(
@@ -69,7 +50,7 @@ _LIMIT = _Limit()
 )
 @click.option(
     "--max-drop",
-    type=_LIMIT,
+    type=LIMIT,
     metavar="0.5%",
     help="How much worse than the float model the task figure may be: of a share, points; of "
     "others, a number, or a percentage of the float model's figure.",
@@ -77,11 +58,11 @@ _LIMIT = _Limit()
 @click.option("--min-sqnr", metavar="DB", type=float, help="Least SQNR over all outputs, in dB.")
 @click.option("--min-cosine", metavar="X", type=float, help="Least cosine similarity.")
 @click.option(
-    "--min-agreement", type=_LIMIT, metavar="99%", help="Least share of equal top classes."
+    "--min-agreement", type=LIMIT, metavar="99%", help="Least share of equal top classes."
 )
 @click.option(
     "--max-size-ratio",
-    type=_LIMIT,
+    type=LIMIT,
     metavar="X",
     help="Largest size, as a part of the float model's: 0.3 or 30%",
 )
@@ -93,7 +74,7 @@ _LIMIT = _Limit()
 )
 @click.option(
     "--min-integer",
-    type=_LIMIT,
+    type=LIMIT,
     metavar="90%",
     help="Least share of integer kernels, of those that onnxruntime runs for the file.",
 )
@@ -119,7 +100,7 @@ _LIMIT = _Limit()
 )
 @click.option(
     "--confidence",
-    type=_LIMIT,
+    type=LIMIT,
     metavar="95%",
     default="95%",
     show_default=True,

@@ -17,6 +17,7 @@ from ptq.errors import PtqError
 _COMMANDS = {
     "quantize": "Quantize a float model to int8, and prove the result.",
     "check": "Hold accuracy, size and speed of a quantized model, for CI: exit 3 if missed.",
+    "tune": "Find the cheapest settings that hold an accuracy, a speed and a size.",
     "compare": "Show layer by layer how far a quantized model is from the float one.",
     "sensitivity": "Measure which layers do not bear quantization, and choose what stays float.",
     "batch": "Quantize and check every model that a recipe names.",

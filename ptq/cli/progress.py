@@ -12,6 +12,7 @@ from ptq.progress import OnProgress, Progress, ignore
 if TYPE_CHECKING:
     from ptq.batching import BatchProgress
     from ptq.report.batch import BatchRow
+    from ptq.tune_options import TuneProgress
 
 #: Elapsed time and what is at hand; how long is left cannot be told, for models differ.
 _BATCH = "{n_fmt}/{total_fmt}|{bar:16}| {elapsed}{postfix}"
@@ -79,6 +80,37 @@ def batch_bar(
                 bar.write(f"note: {row.label}: {notice}", file=sys.stderr)
 
         yield show, tell
+
+
+@contextmanager
+def tune_bar() -> Iterator[Callable[[TuneProgress], None]]:
+    """Yield a callback that draws one bar over what `ptq tune` tries, with what is at hand."""
+    from tqdm import tqdm
+
+    from ptq.report.names import shortened
+
+    if sys.stderr is None:
+        yield lambda _: None
+        return
+    bars: list[tqdm] = []
+
+    def show(progress: TuneProgress) -> None:
+        if not bars:
+            bars.append(
+                tqdm(
+                    total=progress.total, file=sys.stderr, disable=None, bar_format=_BATCH,
+                    miniters=0, leave=False,
+                )
+            )  # fmt: skip
+        text = f"{shortened(progress.label, _LABEL)} {_stage_text(progress.stage)}".rstrip()
+        bars[0].set_postfix_str(text, refresh=progress.stage is None)
+        bars[0].update(progress.done - bars[0].n)
+
+    try:
+        yield show
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def _stage_text(stage: Progress | None) -> str:

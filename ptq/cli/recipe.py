@@ -12,7 +12,7 @@ import click
 from ptq.cli import options as shared
 from ptq.cli import recipes
 
-_COMMANDS = ("quantize", "check")
+_COMMANDS = ("quantize", "check", "tune")
 
 
 @click.group("recipe")

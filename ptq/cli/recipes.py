@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -62,6 +62,15 @@ class Found:
     extras: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
+    def under(self, other: Found) -> Found:
+        """Return what both hold; of a parameter that both have, the other's value."""
+        return Found(
+            recipe=other.recipe,
+            values={**self.values, **other.values},
+            extras={**self.extras, **other.extras},
+            sources={**self.sources, **other.sources},
+        )
+
 
 class RecipeCommand(click.Command):
     """A command whose options may come from a recipe, which flags and variables win over.
@@ -86,7 +95,7 @@ class RecipeCommand(click.Command):
     def _take_defaults(self, ctx: click.Context, given: Mapping[str, Any]) -> None:
         """Set what holds where neither a flag nor a variable says otherwise."""
         recipe = _chosen(ctx, given, self)
-        found = self._settings(recipe, given) if recipe is not None else Found()
+        found = self.settings_of(recipe, given) if recipe is not None else Found()
         ctx.default_map = dict(found.values)  # may name the preset
         parameters = by_key(self)
         if "preset" in parameters:
@@ -96,14 +105,26 @@ class RecipeCommand(click.Command):
         ctx.default_map = dict(found.values)
         ctx.meta[_KEY] = found
 
-    def _settings(self, recipe: Recipe, given: Mapping[str, Any]) -> Found:
+    def settings_of(self, recipe: Recipe, given: Mapping[str, Any]) -> Found:
         """Return what a recipe holds for this command and the model that is its first argument."""
+        return self.table_of(recipe, given, self.table or str(self.name), self.own)
+
+    def table_of(
+        self, recipe: Recipe, given: Mapping[str, Any], command: str, own: Collection[str]
+    ) -> Found:
+        """Return what the table of a command holds for this one.
+
+        Args:
+            recipe: the recipe.
+            given: the arguments.
+            command: whose table.
+            own: options of this command that are passed over.
+        """
         require_known(recipe)
-        command = self.table or str(self.name)
         first = next(str(p.name) for p in self.params if isinstance(p, click.Argument))
         model = Path(given[first]) if isinstance(given.get(first), str) else None
         origins = {key: where for where, table in recipe.layers(command, model) for key in table}
-        parameters = {key: p for key, p in by_key(self).items() if key not in self.own}
+        parameters = {key: p for key, p in by_key(self).items() if key not in own}
         settings = recipe.settings(command, model)
         options = {key: parameters[key] for key in settings if key in parameters}
         return Found(

@@ -1,0 +1,109 @@
+"""What `ptq tune` tries, from cheap to dear: plain data, a line for each rung.
+
+A rung changes some settings of the best model so far, or of what the user gave. Another method
+becomes part of tuning by a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ptq.config import Override, QuantizeConfig, Scheme
+
+#: Operators whose weights are matrices, and those whose scales of channels can move.
+_DENSE = frozenset({"MatMul", "Gemm"})
+_LINKED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One thing to try.
+
+    Attributes:
+        name: what the table calls it.
+        changes: fields of `QuantizeConfig`.
+        scheme: where scales come from.
+        alone: whether it starts from the settings of the user, not from the best model so far.
+        kernels: whether other kernels may run than in what it starts from: otherwise size and
+            speed are the same, and a limit on them that is missed there is missed here, too.
+        cost: about how many times the seconds of the first rung it takes, as measured on the zoo;
+            what a run has measured counts for more.
+        float_layers: how many of the layers that do the most damage are to stay in float.
+        needs: operator types of which the model must have one for the rung to do anything.
+        last: whether it is one of the cheap ones at the end, whose time is kept for them.
+    """
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    scheme: Scheme = "static"
+    alone: bool = False
+    kernels: bool = False
+    cost: float = 1.0
+    float_layers: int = 0
+    needs: frozenset[str] = frozenset()
+    last: bool = False
+
+    def settings(
+        self, started: QuantizeConfig, worst: tuple[str, ...] = ()
+    ) -> QuantizeConfig | None:
+        """Return what to try.
+
+        Args:
+            started: the settings to change.
+            worst: names of layers to leave in float beside what the settings leave there.
+
+        Returns:
+            The settings; ``None`` if they are those that it started from.
+        """
+        changes = dict(self.changes)
+        if self.scheme != "static":
+            plain = {"equalize": False, "smooth": False, "bias_correct": False}
+            started = msgspec.structs.replace(started, **plain, rounding="nearest")
+            started = started.with_scheme(self.scheme)
+        if worst:
+            kept = tuple(Override(match=escaped(name), float=True) for name in worst)
+            others = tuple(o for o in started.overrides if o not in kept)
+            changes["overrides"] = (*others, *kept)
+        found = msgspec.structs.replace(started, **changes)
+        return None if found == started and not self.alone else found
+
+
+def escaped(name: str) -> str:
+    """Return a glob that matches just this name."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+#: What the user gave; everything else starts from it.
+FIRST = Rung(name="as given", alone=True, kernels=True)
+
+#: Static kernels are the fastest, so that all that makes them better comes before other schemes.
+LADDER = (
+    FIRST,
+    # -- ranges: solved anew from the same statistics
+    Rung(name="mse", changes={"calib": "mse", "weight_range": "mse"}, cost=0.6),
+    Rung(name="percentile", changes={"calib": "percentile"}, cost=0.6),
+    # -- what costs a pass over some samples
+    Rung(name="bias correction", changes={"bias_correct": True}, cost=0.8),
+    Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=2.0, needs=_DENSE),
+    Rung(name="equalize", changes={"equalize": True}, kernels=True, cost=2.0, needs=_LINKED),
+    Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=1.5),
+    # -- searches and sums of squares
+    Rung(name="gptq", changes={"rounding": "gptq", "bias_correct": True}, cost=3.0),
+    Rung(name="ranges by output", changes={"calib": "auto"}, cost=3.0),
+    # -- mixed precision: measuring the layers is dear, and done once
+    Rung(name="1 layer in float", kernels=True, float_layers=1, cost=1.5),
+    Rung(name="2 layers in float", kernels=True, float_layers=2, cost=1.5),
+    Rung(name="4 layers in float", kernels=True, float_layers=4, cost=1.5),
+    Rung(name="8 layers in float", kernels=True, float_layers=8, cost=1.5),
+    Rung(name="16 layers in float", kernels=True, float_layers=16, cost=1.5),
+    # -- other schemes: slower kernels, or only smaller files, and nearly the float model's figures
+    Rung(name="dynamic", scheme="dynamic", alone=True, kernels=True, last=True, cost=0.7),
+    Rung(name="weights only, 8 bits", scheme="weight-only", alone=True, kernels=True, last=True,
+         cost=0.7),
+    Rung(name="weights only, 4 bits", scheme="weight-only", changes={"bits": 4}, alone=True,
+         kernels=True, last=True, cost=0.7),
+)  # fmt: skip
