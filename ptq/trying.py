@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -18,7 +19,8 @@ from ptq.data.dataset import evenly_spaced
 from ptq.data.held_feeds import HeldFeeds
 from ptq.embedded import PinnedPlacement, read_recipe
 from ptq.errors import CalibrationError, ConfigError, ModelError, VerificationError
-from ptq.graph.load import model_digest
+from ptq.evaluate.latency import measure_latency
+from ptq.graph.load import model_digest, model_files
 from ptq.graph.publish import Draft
 from ptq.inputs import Inputs
 from ptq.judging import Half, Judge, Samplings, Trial
@@ -27,6 +29,7 @@ from ptq.progress import Stages
 from ptq.report import Report
 from ptq.run import Job, Run
 from ptq.runtime.host import host_key
+from ptq.runtime.session import open_session
 from ptq.sampling import Samples, measure
 from ptq.search.climb import Outcome, Step
 from ptq.search.trial_store import TrialStore
@@ -126,12 +129,14 @@ class Bench:
         placement = None
         if base is not None and base.recipe is not None and not step.rung.kernels:
             placement = base.recipe.placement
-        key = self._key("trial", step.config, placement)
+        what = "trial" if step.rung.quantizes else "float"
+        key = self._key(what, step.config, placement)
         trial, draft = self.store.get(key, Trial), None
         if trial is not None:
             self.remembered.add(number)
         else:
-            trial, draft = self._measured(step.config, placement)
+            config = step.config if step.rung.quantizes else None
+            trial, draft = self._measured(config, placement)
             self.store.put(key, trial)
         self._owed_s = 0.0
         if base is not None and placement is not None and not trial.failed:
@@ -163,21 +168,22 @@ class Bench:
         """Return the model of a step: as it was written for its trial, or made again."""
         if self._nearest is not None and self._nearest[1] == number:
             return self._nearest[2]
-        recipe = self.trials[number].recipe
-        assert recipe is not None
-        draft = self._draft()
-        self._run(recipe.config, draft, recipe.placement)
+        recipe, draft = self.trials[number].recipe, self._draft()
+        if recipe is None:
+            self._copy(draft)
+        else:
+            self._run(recipe.config, draft, recipe.placement)
         return draft
 
     # -- one trial ------------------------------------------------------------------------------
 
     def _measured(
-        self, config: QuantizeConfig, placement: PinnedPlacement | None
+        self, config: QuantizeConfig | None, placement: PinnedPlacement | None
     ) -> tuple[Trial, Draft | None]:
-        """Return what settings give, and the model if there is one."""
+        """Return what settings give, or the float model if there are none, and the draft of it."""
         began, draft = time.perf_counter() - self._owed_s, self._draft()
         try:
-            trial = self._tried(config, draft, placement)
+            trial = self._tried(config, draft, placement) if config else self._float(draft)
         except _FAILURES as error:
             _remove(draft)
             return Trial(seconds=time.perf_counter() - began, failed=str(error)), None
@@ -187,6 +193,38 @@ class Bench:
         self, config: QuantizeConfig, draft: Draft, placement: PinnedPlacement | None
     ) -> Trial:
         report = self._run(config, draft, placement)
+        found = self._proved(draft, simulated=report.latency is None)
+        return msgspec.structs.replace(
+            found,
+            layers=sum(report.integer_nodes.values()),
+            latency=report.latency,
+            recipe=read_recipe(draft.path),
+            notices=report.notices,
+        )
+
+    def _float(self, draft: Draft) -> Trial:
+        """Return what the float model gives, measured like any other."""
+        self._copy(draft)
+        samplings = self.setup.samplings
+        latency = measure_latency(
+            partial(open_session, samplings.reference),
+            partial(open_session, draft.path),
+            next(iter(samplings.choosing.data)),
+            threads=1,
+            seconds=self.setup.options.seconds,
+        )
+        return msgspec.structs.replace(self._proved(draft, simulated=False), latency=latency)
+
+    def _copy(self, draft: Draft) -> None:
+        """Write the float model: the user's file, or as it was prepared where that has others."""
+        source = self.setup.source
+        if len(model_files(source.path)) > 1:
+            draft.save(source.model)
+        else:
+            shutil.copyfile(source.path, draft.path)
+
+    def _proved(self, draft: Draft, *, simulated: bool) -> Trial:
+        """Return the figures of a model on all samples, and its size."""
         samplings, judge = self.setup.samplings, self.setup.judge
         figures = []
         for half in (samplings.choosing, samplings.reporting):
@@ -197,7 +235,7 @@ class Bench:
                 half.labels,
                 judge.metrics,
                 next(iter(half.data)),
-                simulated=report.latency is None,
+                simulated=simulated,
             )
             sampled = measure(
                 samples,
@@ -213,10 +251,6 @@ class Bench:
             reporting=figures[1],
             size_bytes=draft.size_bytes,
             sha256=model_digest(draft.path),
-            layers=sum(report.integer_nodes.values()),
-            latency=report.latency,
-            recipe=read_recipe(draft.path),
-            notices=report.notices,
         )
 
     def _run(

@@ -40,7 +40,7 @@ from ptq.runtime.host import host_target
 from ptq.runtime.session import open_session, run
 from ptq.sampling import label_kind
 from ptq.search.climb import Climb, Step, nearest
-from ptq.search.ladder import LADDER
+from ptq.search.ladder import LADDER, UNCHANGED, Rung
 from ptq.search.pareto import pareto_front
 from ptq.search.trial_store import TrialStore
 from ptq.source import Source, open_source
@@ -166,13 +166,13 @@ class _Tuner:
             stack: removes what trials wrote.
         """
         operators = frozenset(node.op_type for node in self.setup.source.model.graph)
-        teller = _Teller(self.options)
+        teller = _Teller(self.options, len(self._ladder))
         setup = replace(
             self.setup, options=replace(self.setup.options, on_progress=teller.on_progress)
         )
         bench = Bench(setup, TrialStore(_folder(self.options)), stack, teller.on_trial)
         climb = Climb(
-            ladder=LADDER,
+            ladder=self._ladder,
             budget=self.budget,
             operators=operators,
             to_the_top=self.options.to_the_top,
@@ -189,6 +189,14 @@ class _Tuner:
         self._write(found, stack)
         draft.publish()
         return found
+
+    @property
+    def _ladder(self) -> tuple[Rung, ...]:
+        """What to try: the float model comes last where it can hold the limits."""
+        limits = self.setup.judge.thresholds
+        size, speed = limits.max_size_ratio, limits.min_speedup
+        possible = (size is None or size >= 1) and (speed is None or speed <= 1)
+        return (*LADDER, UNCHANGED) if possible else LADDER
 
     def _found(self, steps: Sequence[Step], bench: Bench, winner: int) -> Tuning:
         judge, options = self.setup.judge, self.options
@@ -236,7 +244,7 @@ class _Tuner:
             return
         folder.mkdir(exist_ok=True)
         for number, point in enumerate(found.points):
-            if point.front:
+            if point.front and point.recipe:
                 name = re.sub(r"[^a-z0-9]+", "-", point.rung).strip("-")
                 write_atomically(folder / f"{number:02}-{name}.toml", point.recipe.encode())
 
@@ -244,18 +252,18 @@ class _Tuner:
 class _Teller:
     """Tells how far a search is, with the stage of the trial at hand."""
 
-    def __init__(self, options: TuneOptions) -> None:
-        self._tell = options.on_tune
+    def __init__(self, options: TuneOptions, total: int) -> None:
+        self._tell, self._total = options.on_tune, total
         self._number, self._label = 0, ""
 
     def on_trial(self, number: int, label: str) -> None:
         """Begin a trial."""
         self._number, self._label = number, label
-        self._tell(TuneProgress(label, number, len(LADDER)))
+        self._tell(TuneProgress(label, number, self._total))
 
     def on_progress(self, stage: Progress) -> None:
         """Go on with it."""
-        self._tell(TuneProgress(self._label, self._number, len(LADDER), stage))
+        self._tell(TuneProgress(self._label, self._number, self._total, stage))
 
 
 # -- what came of it ----------------------------------------------------------------------------
@@ -265,7 +273,8 @@ def _winner(steps: Sequence[Step], bench: Bench) -> int:
     """Return the number of the step to write: what holds every limit, or comes nearest."""
     holding = [i for i, s in enumerate(steps) if s.outcome is not None and s.outcome.satisfies]
     if holding:  # one, unless all were tried: then the fastest, and of these the nearest to float
-        return min(holding, key=lambda i: (_time_step(bench.trials[i]), _merit(steps[i]), i))
+        made = [i for i in holding if steps[i].rung.quantizes] or holding
+        return min(made, key=lambda i: (_time_step(bench.trials[i]), _merit(steps[i]), i))
     found = nearest(steps)
     if found is None:
         failed = next(s.outcome.failed for s in steps if s.outcome is not None)
@@ -286,7 +295,6 @@ def _point(number: int, step: Step, bench: Bench, judge: Judge) -> TunedPoint:
             seconds=trial.seconds,
             remembered=remembered,
         )
-    assert trial.recipe is not None
     return TunedPoint(
         rung=step.rung.name,
         path=step.path,
@@ -299,7 +307,7 @@ def _point(number: int, step: Step, bench: Bench, judge: Judge) -> TunedPoint:
         remembered=remembered,
         held=judge.held(trial),
         sha256=trial.sha256,
-        recipe=recipe_file(trial.recipe),
+        recipe="" if trial.recipe is None else recipe_file(trial.recipe),
     )
 
 
@@ -323,7 +331,12 @@ def _time_step(trial: Trial) -> float:
 
 def _notices(best: TunedPoint, trial: Trial) -> list[str]:
     said = list(trial.notices)
-    if best.latency is not None and best.latency.verdict == "slower":
+    if trial.recipe is None:
+        said.append(
+            "nothing that was quantized holds every limit, and the float model itself was written; "
+            "allow a larger drop, or give more evaluation data if noise decides"
+        )
+    elif best.latency is not None and best.latency.verdict == "slower":
         said.append(
             f"'{best.label}' is slower than the float model; --min-speedup 1 looks for one that is "
             "not"

@@ -162,8 +162,8 @@ def not_measured(found: Tuning) -> list[tuple[str, list[str]]]:
 def tuning_rows(found: Tuning) -> list[tuple[str, ...]]:
     """Return the rows of the table: a head, and each point that was measured."""
     shares = f"drop, {percent_text(found.confidence)} interval"
-    head = ("", "settings", shares, "SQNR", "size", "speed", "seconds", "limits")
-    rows: list[tuple[str, ...]] = [head]
+    head = ("", "settings", "drop where chosen", shares, "SQNR", "size", "speed")
+    rows: list[tuple[str, ...]] = [(*head, "seconds", "limits")]
     for number, point in enumerate(found.points):
         if point.measured:
             rows.append(_row(found, number, point))
@@ -176,19 +176,14 @@ def _row(found: Tuning, number: int, point: TunedPoint) -> tuple[str, ...]:
     return (
         mark,
         point.label,
-        "; ".join(_drops(found, point)),
+        "; ".join(drop_text(f.drop, f.unit) for f in point.choosing if f.name in found.tasks),
+        "; ".join(drop_with_interval(f) for f in point.reporting if f.name in found.tasks),
         sqnr_text(point.reporting),
         f"{point.size_bytes / found.size_bytes:.3f}x",
         speed_text(point),
         seconds,
         ", ".join(f"{h.option} missed" for h in point.held if h.verdict == "missed") or "hold",
     )
-
-
-def _drops(found: Tuning, point: TunedPoint) -> Iterator[str]:
-    for figure in point.reporting:
-        if figure.name in found.tasks:
-            yield drop_with_interval(figure)
 
 
 def drop_with_interval(figure: Figure) -> str:

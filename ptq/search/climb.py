@@ -165,7 +165,8 @@ def best_static(steps: Sequence[Step]) -> int | None:
     known = [
         (s.outcome.merit, i)
         for i, s in enumerate(steps)
-        if s.outcome is not None and not s.outcome.failed and s.rung.scheme == "static"
+        if s.outcome is not None and not s.outcome.failed
+        if s.rung.scheme == "static" and s.rung.quantizes
     ]
     return min(known)[1] if known else None
 

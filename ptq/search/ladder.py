@@ -35,6 +35,7 @@ class Rung:
         float_layers: how many of the layers that do the most damage are to stay in float.
         needs: operator types of which the model must have one for the rung to do anything.
         last: whether it is one of the cheap ones at the end, whose time is kept for them.
+        quantizes: whether anything is; otherwise it is the float model itself.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Rung:
     float_layers: int = 0
     needs: frozenset[str] = frozenset()
     last: bool = False
+    quantizes: bool = True
 
     def settings(
         self, started: QuantizeConfig, worst: tuple[str, ...] = ()
@@ -104,6 +106,13 @@ LADDER = (
     Rung(name="dynamic", scheme="dynamic", alone=True, kernels=True, last=True, cost=0.7),
     Rung(name="weights only, 8 bits", scheme="weight-only", alone=True, kernels=True, last=True,
          cost=0.7),
+    Rung(name="weights only, 8 bits, blocks of 16", scheme="weight-only", changes={"block": 16},
+         alone=True, kernels=True, last=True, cost=0.7),
     Rung(name="weights only, 4 bits", scheme="weight-only", changes={"bits": 4}, alone=True,
          kernels=True, last=True, cost=0.7),
 )  # fmt: skip
+
+#: What always stays within a drop, for limits that a float model can hold.
+UNCHANGED = Rung(
+    name="the float model", alone=True, kernels=True, last=True, cost=0.5, quantizes=False
+)

@@ -1,0 +1,146 @@
+"""Climbing a ladder: what is tried, on what, and when it ends; without any model."""
+
+import math
+
+import pytest
+
+from ptq.config import QuantizeConfig
+from ptq.search.climb import Climb, Outcome, nearest
+from ptq.search.ladder import FIRST, Rung
+
+BASE = QuantizeConfig()
+
+MSE = Rung(name="mse", changes={"calib": "mse"})
+BIAS = Rung(name="bias", changes={"bias_correct": True})
+KERNELS = Rung(name="kernels", changes={"weights_symmetric": False}, kernels=True)
+ONE = Rung(name="1 in float", float_layers=1, kernels=True)
+TWO = Rung(name="2 in float", float_layers=2, kernels=True)
+DYNAMIC = Rung(name="dynamic", scheme="dynamic", alone=True, kernels=True, last=True)
+
+
+class Scripted:
+    """Gives what a script says of each rung by its name; a second each unless it says."""
+
+    def __init__(self, **outcomes):
+        self.outcomes = {name.replace("_", " "): o for name, o in outcomes.items()}
+        self.tried = []
+        self.layers = ("a", "b", "c")
+
+    def outcome(self, number, step):
+        self.tried.append(step)
+        return self.outcomes.get(step.rung.name, Outcome(1.0, merit=1.0, missed=1))
+
+    def worst_layers(self, config, count, seconds):
+        return self.layers if self.layers is None else self.layers[:count]
+
+
+def climb(trying, *rungs, budget=100.0, operators=("Conv",), to_the_top=False):
+    ladder = Climb(
+        ladder=(FIRST, *rungs),
+        budget=budget,
+        operators=frozenset(operators),
+        to_the_top=to_the_top,
+    )
+    return ladder.run(BASE, trying)
+
+
+def off(merit, missed=1, **more):
+    return Outcome(1.0, merit=merit, missed=missed, **more)
+
+
+def test_it_ends_at_the_first_that_holds_every_limit():
+    trying = Scripted(as_given=off(3.0), mse=off(2.0, missed=0))
+    steps = climb(trying, MSE, BIAS)
+    assert [s.rung.name for s in steps] == ["as given", "mse"]
+    assert steps[-1].outcome.satisfies
+
+
+def test_to_the_top_it_goes_on():
+    trying = Scripted(as_given=off(3.0, missed=0))
+    assert len(climb(trying, MSE, BIAS, to_the_top=True)) == 3
+
+
+def test_what_helps_is_kept_and_what_does_not_is_left():
+    trying = Scripted(as_given=off(3.0), mse=off(4.0), bias=off(2.0), kernels=off(1.0))
+    steps = climb(trying, MSE, BIAS, KERNELS)
+    assert [s.path for s in steps[2:]] == [
+        ("as given", "bias"),
+        ("as given", "bias", "kernels"),
+    ]
+    assert steps[3].config.bias_correct
+    assert not steps[3].config.weights_symmetric
+    assert steps[3].config.calib == BASE.calib
+    assert steps[3].started == 2
+
+
+def test_of_equal_ones_the_earlier_is_built_on():
+    trying = Scripted(as_given=off(2.0), mse=off(2.0))
+    assert climb(trying, MSE, BIAS)[2].path == ("as given", "bias")
+
+
+def test_another_scheme_starts_from_what_the_user_gave_and_nothing_is_built_on_it():
+    trying = Scripted(as_given=off(3.0), mse=off(2.0), dynamic=off(0.1))
+    steps = climb(trying, MSE, DYNAMIC, BIAS)
+    assert steps[2].path == ("dynamic",)
+    assert steps[2].config == BASE.with_scheme("dynamic")
+    assert steps[3].path == ("as given", "mse", "bias")
+
+
+def test_size_and_speed_are_not_to_be_mended_by_other_values():
+    trying = Scripted(as_given=off(3.0, beyond_repair=True))
+    steps = climb(trying, MSE, KERNELS, DYNAMIC)
+    assert "size and speed" in steps[1].left_out
+    assert [s.rung.name for s in trying.tried] == ["as given", "kernels", "dynamic"]
+
+
+def test_where_there_is_no_static_model_only_other_schemes_are_tried():
+    trying = Scripted(as_given=Outcome(1.0, failed="no sites"), dynamic=off(1.0, missed=0))
+    steps = climb(trying, MSE, DYNAMIC)
+    assert "no static model" in steps[1].left_out
+    assert [s.rung.name for s in trying.tried] == ["as given", "dynamic"]
+
+
+def test_what_an_operator_is_needed_for_is_passed_over_without_it():
+    dense = Rung(name="smooth", changes={"smooth": True}, needs=frozenset({"MatMul"}))
+    assert len(climb(Scripted(), dense)) == 1
+    assert len(climb(Scripted(), dense, operators=("Conv", "MatMul"))) == 2
+
+
+def test_the_first_is_tried_whatever_the_budget_and_dear_ones_only_within_it():
+    dear = Rung(name="dear", changes={"rounding": "gptq"}, cost=30.0)
+    steps = climb(Scripted(), dear, MSE, budget=20.0)
+    assert "30 s" in steps[1].left_out
+    assert [s.rung.name for s in steps if s.outcome] == ["as given", "mse"]
+    assert [bool(s.outcome) for s in climb(Scripted(), MSE, budget=0.5)] == [True, False]
+
+
+def test_the_last_ones_keep_their_time():
+    steps = climb(Scripted(), MSE, BIAS, DYNAMIC, budget=3.5)
+    assert [s.rung.name for s in steps if s.outcome] == ["as given", "mse", "dynamic"]
+
+
+def test_seconds_that_are_remembered_count_like_those_that_were_just_spent():
+    trying = Scripted(as_given=Outcome(60.0, merit=1.0, missed=1))
+    steps = climb(trying, MSE, budget=100.0)
+    assert "60 s" in steps[1].left_out
+
+
+def test_more_layers_in_float_replace_fewer_in_the_name():
+    trying = Scripted(as_given=off(3.0), **{"1_in_float": off(2.0)})
+    steps = climb(trying, ONE, TWO)
+    assert steps[2].path == ("as given", "2 in float")
+    assert [o.match for o in steps[2].config.overrides] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("layers", "why"), [(("a",), "no more layers"), (None, "too long")])
+def test_without_as_many_layers_nothing_is_tried(layers, why):
+    trying = Scripted()
+    trying.layers = layers
+    assert why in climb(trying, TWO)[1].left_out
+
+
+def test_nearest_misses_the_fewest_limits_before_it_has_the_least_error():
+    trying = Scripted(as_given=off(1.0, missed=2), mse=off(5.0), bias=off(4.0))
+    assert nearest(climb(trying, MSE, BIAS)) == 2
+    assert nearest(climb(Scripted(as_given=Outcome(1.0, failed="none")))) is None
+    assert Outcome(1.0, failed="none").merit == math.inf
