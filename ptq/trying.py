@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +18,11 @@ from ptq.config import QuantizeConfig
 from ptq.data.dataset import evenly_spaced
 from ptq.data.held_feeds import HeldFeeds
 from ptq.embedded import PinnedPlacement, read_recipe
-from ptq.errors import CalibrationError, ConfigError, ModelError, VerificationError
+from ptq.errors import CalibrationError, ConfigError, ModelError, PtqError, VerificationError
 from ptq.evaluate.latency import measure_latency
 from ptq.graph.load import model_digest, model_files
 from ptq.graph.publish import Draft
+from ptq.graph.rescale.record import Rescaling
 from ptq.inputs import Inputs
 from ptq.judging import Half, Judge, Samplings, Trial
 from ptq.options import RunOptions
@@ -49,8 +50,9 @@ _SENSED, _SENSING_SHARE = 8, 0.5
 #: What an inference with switches takes, in times that of the float model (docs/sensitivity.md).
 _SWITCHED = 3.0
 
-#: What says that there is no such model, and will say it again.
-_FAILURES = (CalibrationError, ConfigError, ModelError, VerificationError)
+
+class NoChangeError(PtqError):
+    """A trial would measure the model that it started from once more."""
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -63,6 +65,10 @@ class Ranked(msgspec.Struct, frozen=True):
 
     layers: tuple[str, ...]
     seconds: float
+
+
+#: What says that there is no such model, and will say it again.
+_FAILURES = (CalibrationError, ConfigError, ModelError, NoChangeError, VerificationError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,8 +141,7 @@ class Bench:
         if trial is not None:
             self.remembered.add(number)
         else:
-            config = step.config if step.rung.quantizes else None
-            trial, draft = self._measured(config, placement)
+            trial, draft = self._measured(step, placement)
             self.store.put(key, trial)
         self._owed_s = 0.0
         if base is not None and placement is not None and not trial.failed:
@@ -178,21 +183,22 @@ class Bench:
     # -- one trial ------------------------------------------------------------------------------
 
     def _measured(
-        self, config: QuantizeConfig | None, placement: PinnedPlacement | None
+        self, step: Step, placement: PinnedPlacement | None
     ) -> tuple[Trial, Draft | None]:
-        """Return what settings give, or the float model if there are none, and the draft of it."""
+        """Return what a step gives, and the model if there is one."""
         began, draft = time.perf_counter() - self._owed_s, self._draft()
         try:
-            trial = self._tried(config, draft, placement) if config else self._float(draft)
+            trial = self._tried(step, draft, placement)
         except _FAILURES as error:
             _remove(draft)
             return Trial(seconds=time.perf_counter() - began, failed=str(error)), None
         return msgspec.structs.replace(trial, seconds=time.perf_counter() - began), draft
 
-    def _tried(
-        self, config: QuantizeConfig, draft: Draft, placement: PinnedPlacement | None
-    ) -> Trial:
-        report = self._run(config, draft, placement)
+    def _tried(self, step: Step, draft: Draft, placement: PinnedPlacement | None) -> Trial:
+        if not step.rung.quantizes:
+            return self._float(draft)
+        assert step.config is not None
+        report = self._run(step.config, draft, placement, asked=step.rung.changes)
         found = self._proved(draft, simulated=report.latency is None)
         return msgspec.structs.replace(
             found,
@@ -254,9 +260,23 @@ class Bench:
         )
 
     def _run(
-        self, config: QuantizeConfig, draft: Draft, placement: PinnedPlacement | None
+        self,
+        config: QuantizeConfig,
+        draft: Draft,
+        placement: PinnedPlacement | None,
+        asked: Collection[str] = (),
     ) -> Report:
-        """Quantize into a draft; where a placement is given, only an instant is timed."""
+        """Quantize into a draft; where a placement is given, only an instant is timed.
+
+        Args:
+            config: the settings.
+            draft: where to.
+            placement: what was decided by measuring; ``None`` to measure.
+            asked: settings that are to do something: if they do not, the model is the one before.
+
+        Raises:
+            NoChangeError: it is.
+        """
         setup = self.setup
         seconds = setup.options.seconds if placement is None else _AN_INSTANT
         options = replace(setup.options, placement=placement, seconds=seconds, on_slower="write")
@@ -265,9 +285,12 @@ class Bench:
         inputs = Inputs(setup.calibration.data, evaluation=proved, images=options.images)
         stages = Stages(options.on_progress)
         source = transformed(setup.source, inputs, config, stages, threads=options.threads)
+        _require_change(source.rescaling, asked, source.prepared)
         run = Run(Job(source, inputs, config, stages, options, unchanged=setup.source))
         self._share(run, config, placement)
         report = run.write([draft])
+        if {"rounding", "bias_correct"} & {*asked} and not any(s.kept for s in report.refinements):
+            raise NoChangeError("nothing changes: the outputs were worse with it")
         self._share(run, config, read_recipe(draft.path).placement)
         return report
 
@@ -343,6 +366,14 @@ class Bench:
         about = [what, __version__, host_key(), setup.source.digest, *digests, metrics]
         measured = [judge.confidence, setup.options.seconds]
         return self.store.key([*about, *measured, config, more])
+
+
+def _require_change(done: Rescaling, asked: Collection[str], prepared: Sequence[str]) -> None:
+    """Refuse to go on with a model that was not rescaled though that was asked for."""
+    for setting, factors in (("equalize", done.equalized), ("smooth", done.smoothed)):
+        if setting in asked and not factors:
+            said = [line for line in prepared if line.startswith(setting)]
+            raise NoChangeError(f"nothing changes: {'; '.join(said)}")
 
 
 def _remove(draft: Draft) -> None:

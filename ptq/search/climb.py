@@ -52,6 +52,7 @@ class Step:
         started: number of the step whose settings were changed; ``None`` for none.
         outcome: what it gave; ``None`` if it was left out.
         left_out: why.
+        guess: about how many seconds it was thought to take.
     """
 
     rung: Rung
@@ -60,6 +61,7 @@ class Step:
     started: int | None = None
     outcome: Outcome | None = None
     left_out: str = ""
+    guess: float = 0.0
 
 
 class Trying(Protocol):
@@ -132,7 +134,7 @@ class Climb:
         path = (rung.name,) if started is None else _joined(started.path, rung)
         if started is not None and not rung.kernels and _beyond_repair(started):
             return Step(rung, path, left_out="size and speed stay as they are, and are missed")
-        left, guess = self._left(place, rung, steps), _guess(rung, steps)
+        left, guess = self._left(place, rung, steps), _guess(rung, started, steps)
         if guess > left:
             why = f"takes about {guess:.0f} s, and {max(left, 0.0):.0f} s are left for it"
             return Step(rung, path, left_out=why)
@@ -147,17 +149,21 @@ class Climb:
             if len(worst) < rung.float_layers:
                 return Step(rung, path, left_out="no more layers do damage")
         changed = rung.settings(config, worst)
-        return None if changed is None else Step(rung, path, config=changed, started=number)
+        return None if changed is None else Step(rung, path, changed, number, guess=guess)
 
     def _left(self, place: int, rung: Rung, steps: Sequence[Step]) -> float:
-        """Return the seconds that a rung may cost: the last ones keep what they need."""
+        """Return the seconds that a rung may cost: the last ones keep what they need.
+
+        The first and the float model itself are tried whatever they cost: without them, there might
+        be no answer.
+        """
         done = _seconds(steps)
-        if not done:
-            return math.inf  # something must be tried
+        if not done or not rung.quantizes:
+            return math.inf
         left = self.budget - sum(done)
         if rung.last:
             return left
-        return left - sum(done[0] * r.cost for r in self.ladder[place + 1 :] if r.last)
+        return left - sum(_guess(r, None, steps) for r in self.ladder[place + 1 :] if r.last)
 
 
 def best_static(steps: Sequence[Step]) -> int | None:
@@ -189,9 +195,23 @@ def _seconds(steps: Sequence[Step]) -> list[float]:
     return [s.outcome.seconds for s in steps if s.outcome is not None]
 
 
-def _guess(rung: Rung, steps: Sequence[Step]) -> float:
-    """Return about how many seconds a rung takes, by the first; 0 if there is none yet."""
-    return next(iter(_seconds(steps)), 0.0) * rung.cost
+def _guess(rung: Rung, started: Step | None, steps: Sequence[Step]) -> float:
+    """Return about how many seconds a rung takes: what it starts from, and what it adds to that.
+
+    If the trials until now took longer than was thought, as on a machine that has become busy, so
+    will this one.
+    """
+    done = _seconds(steps)
+    if not done:
+        return 0.0
+    guess = done[0] * rung.cost
+    if started is not None and started.outcome is not None:
+        guess += started.outcome.seconds
+    thought = [s for s in steps if s.outcome is not None and s.guess and not s.outcome.failed]
+    if thought:
+        took = sum(s.outcome.seconds for s in thought if s.outcome is not None)
+        guess *= max(1.0, took / sum(s.guess for s in thought))
+    return guess
 
 
 def _joined(path: tuple[str, ...], rung: Rung) -> tuple[str, ...]:

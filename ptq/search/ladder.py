@@ -14,8 +14,8 @@ import msgspec
 
 from ptq.config import Override, QuantizeConfig, Scheme
 
-#: Operators whose weights are matrices, and those whose scales of channels can move.
-_DENSE = frozenset({"MatMul", "Gemm"})
+#: Operators that transformers are made of, and those whose scales of channels can move.
+_DENSE = frozenset({"MatMul"})
 _LINKED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
@@ -30,8 +30,8 @@ class Rung:
         alone: whether it starts from the settings of the user, not from the best model so far.
         kernels: whether other kernels may run than in what it starts from: otherwise size and
             speed are the same, and a limit on them that is missed there is missed here, too.
-        cost: about how many times the seconds of the first rung it takes, as measured on the zoo;
-            what a run has measured counts for more.
+        cost: about how many times the seconds of the first rung it adds to those of what it starts
+            from, as measured on the zoo; alone, how many it takes.
         float_layers: how many of the layers that do the most damage are to stay in float.
         needs: operator types of which the model must have one for the rung to do anything.
         last: whether it is one of the cheap ones at the end, whose time is kept for them.
@@ -86,30 +86,29 @@ FIRST = Rung(name="as given", alone=True, kernels=True)
 LADDER = (
     FIRST,
     # -- ranges: solved anew from the same statistics
-    Rung(name="mse", changes={"calib": "mse", "weight_range": "mse"}, cost=0.6),
-    Rung(name="percentile", changes={"calib": "percentile"}, cost=0.6),
+    Rung(name="mse", changes={"calib": "mse", "weight_range": "mse"}, cost=0.1),
+    Rung(name="percentile", changes={"calib": "percentile"}, cost=0.1),
     # -- what costs a pass over some samples
-    Rung(name="bias correction", changes={"bias_correct": True}, cost=0.8),
-    Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=2.0, needs=_DENSE),
+    Rung(name="bias correction", changes={"bias_correct": True}, cost=0.3),
+    Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=1.0, needs=_DENSE),
+    Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=0.3),
+    # -- sums of squares and searches
+    Rung(name="gptq", changes={"rounding": "gptq", "bias_correct": True}, cost=1.0),
     Rung(name="equalize", changes={"equalize": True}, kernels=True, cost=2.0, needs=_LINKED),
-    Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=1.5),
-    # -- searches and sums of squares
-    Rung(name="gptq", changes={"rounding": "gptq", "bias_correct": True}, cost=3.0),
-    Rung(name="ranges by output", changes={"calib": "auto"}, cost=3.0),
-    # -- mixed precision: measuring the layers is dear, and done once
-    Rung(name="1 layer in float", kernels=True, float_layers=1, cost=1.5),
-    Rung(name="2 layers in float", kernels=True, float_layers=2, cost=1.5),
-    Rung(name="4 layers in float", kernels=True, float_layers=4, cost=1.5),
-    Rung(name="8 layers in float", kernels=True, float_layers=8, cost=1.5),
-    Rung(name="16 layers in float", kernels=True, float_layers=16, cost=1.5),
-    # -- other schemes: slower kernels, or only smaller files, and nearly the float model's figures
-    Rung(name="dynamic", scheme="dynamic", alone=True, kernels=True, last=True, cost=0.7),
-    Rung(name="weights only, 8 bits", scheme="weight-only", alone=True, kernels=True, last=True,
-         cost=0.7),
+    Rung(name="ranges by output", changes={"calib": "auto"}, cost=2.0),
+    # -- mixed precision: to measure the layers is dear, and done once
+    Rung(name="1 layer in float", kernels=True, float_layers=1, cost=0.3),
+    Rung(name="2 layers in float", kernels=True, float_layers=2, cost=0.3),
+    Rung(name="4 layers in float", kernels=True, float_layers=4, cost=0.3),
+    Rung(name="8 layers in float", kernels=True, float_layers=8, cost=0.3),
+    Rung(name="16 layers in float", kernels=True, float_layers=16, cost=0.3),
+    # -- other schemes: slower kernels, or only smaller files, and nearer to the float model
+    Rung(name="dynamic", scheme="dynamic", alone=True, kernels=True, last=True),
+    Rung(name="weights only, 8 bits", scheme="weight-only", alone=True, kernels=True, last=True),
     Rung(name="weights only, 8 bits, blocks of 16", scheme="weight-only", changes={"block": 16},
-         alone=True, kernels=True, last=True, cost=0.7),
+         alone=True, kernels=True, last=True),
     Rung(name="weights only, 4 bits", scheme="weight-only", changes={"bits": 4}, alone=True,
-         kernels=True, last=True, cost=0.7),
+         kernels=True, last=True),
 )  # fmt: skip
 
 #: What always stays within a drop, for limits that a float model can hold.

@@ -6,7 +6,7 @@ import pytest
 
 from ptq.config import QuantizeConfig
 from ptq.search.climb import Climb, Outcome, nearest
-from ptq.search.ladder import FIRST, Rung
+from ptq.search.ladder import FIRST, UNCHANGED, Rung
 
 BASE = QuantizeConfig()
 
@@ -109,20 +109,20 @@ def test_what_an_operator_is_needed_for_is_passed_over_without_it():
 def test_the_first_is_tried_whatever_the_budget_and_dear_ones_only_within_it():
     dear = Rung(name="dear", changes={"rounding": "gptq"}, cost=30.0)
     steps = climb(Scripted(), dear, MSE, budget=20.0)
-    assert "30 s" in steps[1].left_out
+    assert "takes about 31 s, and 19 s are left" in steps[1].left_out
     assert [s.rung.name for s in steps if s.outcome] == ["as given", "mse"]
     assert [bool(s.outcome) for s in climb(Scripted(), MSE, budget=0.5)] == [True, False]
 
 
 def test_the_last_ones_keep_their_time():
-    steps = climb(Scripted(), MSE, BIAS, DYNAMIC, budget=3.5)
+    steps = climb(Scripted(), MSE, BIAS, DYNAMIC, budget=4.9)
     assert [s.rung.name for s in steps if s.outcome] == ["as given", "mse", "dynamic"]
 
 
 def test_seconds_that_are_remembered_count_like_those_that_were_just_spent():
     trying = Scripted(as_given=Outcome(60.0, merit=1.0, missed=1))
     steps = climb(trying, MSE, budget=100.0)
-    assert "60 s" in steps[1].left_out
+    assert "takes about 120 s, and 40 s are left" in steps[1].left_out
 
 
 def test_more_layers_in_float_replace_fewer_in_the_name():
@@ -144,3 +144,15 @@ def test_nearest_misses_the_fewest_limits_before_it_has_the_least_error():
     assert nearest(climb(trying, MSE, BIAS)) == 2
     assert nearest(climb(Scripted(as_given=Outcome(1.0, failed="none")))) is None
     assert Outcome(1.0, failed="none").merit == math.inf
+
+
+def test_if_trials_take_longer_than_was_thought_so_will_the_next():
+    slow = Scripted(mse=Outcome(6.0, merit=2.0, missed=1))  # thought to take 2
+    steps = climb(slow, MSE, BIAS, budget=12.9)
+    assert "takes about 6 s, and 6 s are left" in steps[2].left_out
+    assert climb(slow, MSE, BIAS, budget=13.0)[2].outcome is not None
+
+
+def test_the_float_model_is_tried_whatever_is_left():
+    steps = climb(Scripted(), MSE, UNCHANGED, budget=0.1)
+    assert [s.rung.name for s in steps if s.outcome] == ["as given", "the float model"]
