@@ -33,6 +33,7 @@ from ptq.report.check import Check, Fault, Figure, Held
 from ptq.report.comparison import Comparison, LayerError
 from ptq.report.dry_run import DryRun, PresetForecast
 from ptq.report.sensitivity import KeptFloat, PartDamage, Ranking, Sensitivity
+from ptq.report.tuning import TunedPoint, Tuning
 from ptq.runtime.layer import Layer
 from ptq.search.trials import Damage
 
@@ -71,6 +72,8 @@ DESCRIBED = [
     Entry,
     Batch,
     BatchRow,
+    Tuning,
+    TunedPoint,
 ]
 
 
