@@ -158,6 +158,8 @@ class Bench:
         """Return the layers that do the most damage; measured once, with the first settings."""
         if self._ranked is None:
             plain = msgspec.structs.replace(config, rounding="nearest", bias_correct=False)
+            if plain.solver().runs_network:  # a search that says nothing of single layers
+                plain = msgspec.structs.replace(plain, calib=QuantizeConfig().calib)
             samples = self._affordable_samples(seconds)
             if samples < 1:
                 return None
@@ -198,6 +200,7 @@ class Bench:
         if not step.rung.quantizes:
             return self._float(draft)
         assert step.config is not None
+        step.config.require_known()
         report = self._run(step.config, draft, placement, asked=step.rung.changes)
         found = self._proved(draft, simulated=report.latency is None)
         return msgspec.structs.replace(
@@ -282,7 +285,9 @@ class Bench:
         options = replace(setup.options, placement=placement, seconds=seconds, on_slower="write")
         choosing = setup.samplings.choosing.data
         proved = HeldFeeds(list(islice(iter(choosing), _PROVED)), setup.source.inputs)
-        inputs = Inputs(setup.calibration.data, evaluation=proved, images=options.images)
+        data = setup.calibration.data
+        images = options.images if data.kind == "images" else None
+        inputs = Inputs(data, evaluation=proved, images=images)
         stages = Stages(options.on_progress)
         source = transformed(setup.source, inputs, config, stages, threads=options.threads)
         _require_change(source.rescaling, asked, source.prepared)

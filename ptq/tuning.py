@@ -44,6 +44,7 @@ from ptq.search.ladder import LADDER, UNCHANGED, Rung
 from ptq.search.pareto import pareto_front
 from ptq.search.trial_store import TrialStore
 from ptq.source import Source, open_source
+from ptq.targets import load_target
 from ptq.trying import Bench, Setup
 from ptq.tune_options import TuneOptions, TuneProgress, seconds_of
 
@@ -52,6 +53,9 @@ __all__ = ["TuneOptions", "tune"]
 #: On the front, files that differ by less are as large, and times that do are as long: what a
 #: measurement on a machine that does other work as well can tell.
 _ALIKE_SIZE, _ALIKE_TIME = 1.01, 1.05
+
+#: What models can be timed on.
+RUNTIME = "onnxruntime"
 
 #: What is measured beside the task figures.
 _SQNR = "sqnr"
@@ -127,12 +131,18 @@ class _Tuner:
         with stages.stage("prepare"):
             source = open_source(path)
         thresholds = options.thresholds(source.size_bytes)
+        if thresholds.min_speedup is not None and load_target(config.target).runtime != RUNTIME:
+            raise ConfigError(
+                f"--min-speedup is of kernels that run here, and target '{config.target}' is of "
+                "another runtime; leave it out"
+            )
         if calibration is None:
             raise ConfigError(f"tuning needs calibration data; give one of: {data_forms()}")
         data = _opened(calibration, source, options, samples=options.run.samples)
         with stages.stage("read"):
             choosing, reporting = _halves(source, options, config.seed)
             given = _half(data, None, "any")
+        _require_images([data, choosing.data, reporting.data], options)
         reference = reference_of(source, scratch)
         metrics, notices = _metrics(reference, choosing, options)
         judge = Judge(
@@ -170,7 +180,7 @@ class _Tuner:
         setup = replace(
             self.setup, options=replace(self.setup.options, on_progress=teller.on_progress)
         )
-        bench = Bench(setup, TrialStore(_folder(self.options)), stack, teller.on_trial)
+        bench = Bench(setup, TrialStore(state_folder(self.options)), stack, teller.on_trial)
         climb = Climb(
             ladder=self._ladder,
             budget=self.budget,
@@ -382,12 +392,17 @@ def _require_places(model: Path, calibration: Data | None, options: TuneOptions)
         raise ConfigError(f"'{front}' is not empty; give --force to write into it, or another")
 
 
-def _folder(options: TuneOptions) -> Path | None:
-    """Return where trials are kept."""
+def state_folder(options: TuneOptions) -> Path | None:
+    """Return where trials are kept; ``None`` if they are not."""
     if options.state is not None:
         return options.state
     cache = cache_folder()
     return None if cache is None else cache / "tuning"
+
+
+def _require_images(data: Sequence[Dataset], options: TuneOptions) -> None:
+    if options.run.images is not None and all(d.kind != "images" for d in data):
+        raise ConfigError("--image and --image-config need images as data; leave them out")
 
 
 def _opened(data: Data, source: Source, options: TuneOptions, *, samples: int | None) -> Dataset:

@@ -17,6 +17,7 @@ from ptq.errors import ThresholdError
 
 if TYPE_CHECKING:
     from ptq.recipe import Recipe
+    from ptq.tune_options import TuneOptions
 
 #: Options of `ptq quantize` that tuning sets itself, or that mean something else here; all others
 #: say what it starts from.
@@ -182,7 +183,7 @@ def command(model: Path, **given: Any) -> None:  # noqa: ANN401 - of many types
         try:
             tuned = tune(model, given["calib_data"], config, options)
         except KeyboardInterrupt:
-            click.echo("what was tried is kept; run the same command to go on", err=True)
+            click.echo(_said_of_trials(options), err=True)
             raise
     for notice in tuned.notices:
         click.echo(f"note: {notice}", err=True)
@@ -190,6 +191,14 @@ def command(model: Path, **given: Any) -> None:  # noqa: ANN401 - of many types
     if not tuned.satisfied:
         raise ThresholdError(f"{tuned.verdict}; it is '{tuned.output}'")
     click.echo(f"\n{tuned.verdict}: {tuned.output}")
+
+
+def _said_of_trials(options: TuneOptions) -> str:
+    from ptq.tuning import state_folder
+
+    if state_folder(options) is None:
+        return "no trial was kept, for there is no cache folder; give --state DIR to keep them"
+    return "what was tried is kept; run the same command to go on"
 
 
 def _fixed() -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Rung:
             from, as measured on the zoo; alone, how many it takes.
         float_layers: how many of the layers that do the most damage are to stay in float.
         needs: operator types of which the model must have one for the rung to do anything.
-        last: whether it is one of the cheap ones at the end, whose time is kept for them.
+        last: whether it is one of those at the end that dear ones leave time for.
         quantizes: whether anything is; otherwise it is the float model itself.
     """
 
@@ -91,9 +91,9 @@ LADDER = (
     # -- what costs a pass over some samples
     Rung(name="bias correction", changes={"bias_correct": True}, cost=0.3),
     Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=1.0, needs=_DENSE),
-    Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=0.3),
     # -- sums of squares and searches
     Rung(name="gptq", changes={"rounding": "gptq", "bias_correct": True}, cost=1.0),
+    Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=1.0),
     Rung(name="equalize", changes={"equalize": True}, kernels=True, cost=2.0, needs=_LINKED),
     Rung(name="ranges by output", changes={"calib": "auto"}, cost=2.0),
     # -- mixed precision: to measure the layers is dear, and done once
@@ -106,9 +106,9 @@ LADDER = (
     Rung(name="dynamic", scheme="dynamic", alone=True, kernels=True, last=True),
     Rung(name="weights only, 8 bits", scheme="weight-only", alone=True, kernels=True, last=True),
     Rung(name="weights only, 8 bits, blocks of 16", scheme="weight-only", changes={"block": 16},
-         alone=True, kernels=True, last=True),
+         alone=True, kernels=True),
     Rung(name="weights only, 4 bits", scheme="weight-only", changes={"bits": 4}, alone=True,
-         kernels=True, last=True),
+         kernels=True),
 )  # fmt: skip
 
 #: What always stays within a drop, for limits that a float model can hold.

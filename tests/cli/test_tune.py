@@ -212,3 +212,21 @@ def test_what_cannot_be_done_is_said_before_any_trial(work, monkeypatch, more, w
     before = contents(work)
     assert why in ptq("tune", MODEL, *DATA, *more).message
     assert contents(work) == before
+
+
+@pytest.mark.parametrize(
+    ("state", "says"), [(["--state", "kept"], "to go on"), ([], "give --state DIR")]
+)
+def test_ctrl_c_says_whether_trials_were_kept(work, monkeypatch, state, says):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ptq.trying.Bench._tried", interrupted)
+    done = ptq("tune", MODEL, *DATA[:-2], *state)
+    assert done.code == 130
+    assert says in done.err
+
+
+def test_speed_on_another_runtime_is_refused(work):
+    asked = ("--target", "tensorrt", "--min-speedup", 2)
+    assert "another runtime" in ptq("tune", MODEL, *DATA, *asked).message
