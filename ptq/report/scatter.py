@@ -47,7 +47,7 @@ class Mark:
 
 
 def scatter(marks: Sequence[Mark], *, across: str, up: str) -> Markup:
-    """Draw points with their intervals, those of the front joined; empty if there are none.
+    """Draw points with their intervals; empty if there are none.
 
     Args:
         marks: the points.
@@ -60,8 +60,7 @@ def scatter(marks: Sequence[Mark], *, across: str, up: str) -> Markup:
         _Axis.over([m.x for m in marks], _LEFT, _WIDTH - _RIGHT),
         _Axis.over([v for m in marks for v in (m.lo, m.hi, 0.0)], _HEIGHT - _BOTTOM, _TOP),
     )
-    front = sorted((m for m in marks if m.kind != "other"), key=lambda m: m.x)
-    parts = [*plot.grid(across, up), plot.joined(front), *(plot.mark(m) for m in marks)]
+    parts = [*plot.grid(across, up), *(plot.mark(m) for m in marks)]
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
     ).format(_WIDTH, _HEIGHT, f"{up} over {across}, a mark for each model", Markup("").join(parts))
@@ -106,10 +105,6 @@ class _Plot:
             yield _text(self.across.at(tick), _HEIGHT - _BOTTOM + 18, f"{tick:.4g}", "middle")
         yield _text(_LEFT, _TOP - 4, up, "start")
         yield _text(_WIDTH - _RIGHT, _HEIGHT - 8, across, "end")
-
-    def joined(self, marks: Sequence[Mark]) -> Markup:
-        places = [f"{_n(self.across.at(m.x))} {_n(self.up.at(m.y))}" for m in marks]
-        return _path("acc", "M" + "L".join(places)) if len(places) > 1 else Markup("")
 
     def mark(self, mark: Mark) -> Markup:
         x, y = self.across.at(mark.x), self.up.at(mark.y)

@@ -154,7 +154,7 @@ def not_measured(found: Tuning) -> list[tuple[str, list[str]]]:
     rungs: dict[str, list[str]] = {}
     for point in found.points:
         if not point.measured:
-            why = point.left_out or f"failed: {point.failed}"
+            why = point.left_out or point.failed
             rungs.setdefault(why, []).append(point.rung)
     return list(rungs.items())
 

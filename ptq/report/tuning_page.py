@@ -49,7 +49,8 @@ def tuning_page(found: Tuning) -> str:
         head=head,
         rows=list(zip(rows, measured, strict=True)),
         left_out=not_measured(found),
-        notes=[*tuning_notes(found), *found.notices],
+        notes=[*tuning_notes(found)],
+        notices=found.notices,
         css=Markup(_asset("page.css")),
     )  # fmt: skip
 
