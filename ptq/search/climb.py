@@ -15,6 +15,9 @@ from typing import Protocol
 from ptq.config import QuantizeConfig
 from ptq.search.ladder import Rung
 
+#: By what part of the budget the last rungs may overrun it.
+_OVERRUN = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -161,8 +164,8 @@ class Climb:
         if not done or not rung.quantizes:
             return math.inf
         left = self.budget - sum(done)
-        if rung.last:
-            return left
+        if rung.last:  # a little more, for there might be no answer without
+            return left + _OVERRUN * self.budget
         return left - sum(_guess(r, None, steps) for r in self.ladder[place + 1 :] if r.last)
 
 

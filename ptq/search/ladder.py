@@ -89,13 +89,13 @@ LADDER = (
     Rung(name="mse", changes={"calib": "mse", "weight_range": "mse"}, cost=0.1),
     Rung(name="percentile", changes={"calib": "percentile"}, cost=0.1),
     # -- what costs a pass over some samples
-    Rung(name="bias correction", changes={"bias_correct": True}, cost=0.3),
-    Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=1.0, needs=_DENSE),
+    Rung(name="bias correction", changes={"bias_correct": True}, cost=0.8),
+    Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=1.5, needs=_DENSE),
     # -- sums of squares and searches
-    Rung(name="gptq", changes={"rounding": "gptq", "bias_correct": True}, cost=1.0),
-    Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=1.0),
+    Rung(name="gptq", changes={"rounding": "gptq", "bias_correct": True}, cost=4.0),
+    Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=2.0),
     Rung(name="equalize", changes={"equalize": True}, kernels=True, cost=2.0, needs=_LINKED),
-    Rung(name="ranges by output", changes={"calib": "auto"}, cost=2.0),
+    Rung(name="ranges by output", changes={"calib": "auto"}, cost=4.0),
     # -- mixed precision: to measure the layers is dear, and done once
     Rung(name="1 layer in float", kernels=True, float_layers=1, cost=0.3),
     Rung(name="2 layers in float", kernels=True, float_layers=2, cost=0.3),

@@ -156,3 +156,11 @@ def test_if_trials_take_longer_than_was_thought_so_will_the_next():
 def test_the_float_model_is_tried_whatever_is_left():
     steps = climb(Scripted(), MSE, UNCHANGED, budget=0.1)
     assert [s.rung.name for s in steps if s.outcome] == ["as given", "the float model"]
+
+
+def test_the_last_ones_may_overrun_the_budget_by_a_tenth():
+    trying = Scripted(as_given=Outcome(9.5, merit=1.0, missed=1))
+    quick = Rung(name="quick", alone=True, kernels=True, last=True, cost=0.15)
+    usual = Rung(name="usual", alone=True, kernels=True, cost=0.15)
+    steps = climb(trying, usual, quick, budget=10.0)
+    assert [s.rung.name for s in steps if s.outcome] == ["as given", "quick"]
