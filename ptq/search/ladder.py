@@ -96,7 +96,9 @@ LADDER = (
     Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=2.0),
     Rung(name="equalize", changes={"equalize": True}, kernels=True, cost=2.0, needs=_LINKED),
     Rung(name="ranges by output", changes={"calib": "auto"}, cost=4.0),
-    # -- mixed precision: to measure the layers is dear, and done once
+    # -- mixed precision: by groups of tensors; then layer by layer, measured once, which is dear
+    Rung(name="protected to 25 dB", changes={"protect": 25.0}, kernels=True),
+    Rung(name="protected to 30 dB", changes={"protect": 30.0}, kernels=True),
     Rung(name="1 layer in float", kernels=True, float_layers=1, cost=0.3),
     Rung(name="2 layers in float", kernels=True, float_layers=2, cost=0.3),
     Rung(name="4 layers in float", kernels=True, float_layers=4, cost=0.3),
