@@ -35,6 +35,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         latency: beside the float model; ``None`` if it is for another machine.
         recipe: what makes it again; ``None`` if there is no model.
         notices: what quantizing had to say.
+        placing_s: how many of the seconds went into placing and timing.
     """
 
     seconds: float
@@ -47,6 +48,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     latency: Latency | None = None
     recipe: EmbeddedRecipe | None = None
     notices: tuple[str, ...] = ()
+    placing_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +99,7 @@ class Judge:
             merit=self.merit(trial),
             missed=len(missed),
             beyond_repair=any(h.option in _OF_KERNELS and h.certain for h in missed),
+            placing_s=trial.placing_s,
         )
 
     def held(self, trial: Trial) -> tuple[Held, ...]:

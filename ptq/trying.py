@@ -44,6 +44,9 @@ _PROVED = 4
 #: Where the kernels are those of another trial its times hold; what is timed then is thrown away.
 _AN_INSTANT = 0.02
 
+#: Stages that a trial with a given placement does not have.
+_OF_PLACING = ("protect", "place", "profile", "time")
+
 #: Layers are measured on at most so many samples, in at most this part of the time that is left.
 _SENSED, _SENSING_SHARE = 8, 0.5
 
@@ -209,6 +212,7 @@ class Bench:
             latency=report.latency,
             recipe=read_recipe(draft.path),
             notices=report.notices,
+            placing_s=sum(report.stages_s.get(stage, 0.0) for stage in _OF_PLACING),
         )
 
     def _float(self, draft: Draft) -> Trial:

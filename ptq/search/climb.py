@@ -30,6 +30,8 @@ class Outcome:
         beyond_repair: whether it misses one, in size or speed, that other values of scales, weights
             and biases cannot mend.
         failed: why there is no model; empty if there is one.
+        placing_s: how many of the seconds went into finding out what is faster in which kernel,
+            which trials with the same kernels need not do again.
     """
 
     seconds: float
@@ -37,6 +39,7 @@ class Outcome:
     missed: int = 0
     beyond_repair: bool = False
     failed: str = ""
+    placing_s: float = 0.0
 
     @property
     def satisfies(self) -> bool:
@@ -209,7 +212,7 @@ def _guess(rung: Rung, started: Step | None, steps: Sequence[Step]) -> float:
         return 0.0
     guess = done[0] * rung.cost
     if started is not None and started.outcome is not None:
-        guess += started.outcome.seconds
+        guess += started.outcome.seconds - (0.0 if rung.kernels else started.outcome.placing_s)
     thought = [s for s in steps if s.outcome is not None and s.guess and not s.outcome.failed]
     if thought:
         took = sum(s.outcome.seconds for s in thought if s.outcome is not None)

@@ -164,3 +164,11 @@ def test_the_last_ones_may_overrun_the_budget_by_a_tenth():
     usual = Rung(name="usual", alone=True, kernels=True, cost=0.15)
     steps = climb(trying, usual, quick, budget=10.0)
     assert [s.rung.name for s in steps if s.outcome] == ["as given", "quick"]
+
+
+def test_what_has_the_same_kernels_need_not_be_placed_again():
+    trying = Scripted(as_given=Outcome(10.0, merit=1.0, missed=1, placing_s=8.0))
+    free = Rung(name="free", changes={"bias_correct": True}, cost=0.0)
+    placed = Rung(name="placed", changes={"bias_correct": True}, cost=0.0, kernels=True)
+    assert climb(trying, free, budget=12.0)[1].outcome is not None
+    assert "about 10 s" in climb(trying, placed, budget=12.0)[1].left_out
