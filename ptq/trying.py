@@ -298,7 +298,9 @@ class Bench:
         run = Run(Job(source, inputs, config, stages, options, unchanged=setup.source))
         self._share(run, config, placement)
         report = run.write([draft])
-        if {"rounding", "bias_correct"} & {*asked} and not any(s.kept for s in report.refinements):
+        steps = report.refinements
+        refining = bool({"rounding", "bias_correct"} & {*asked})
+        if refining and steps and not any(step.kept for step in steps):
             raise NoChangeError("nothing changes: the outputs were worse with it")
         self._share(run, config, read_recipe(draft.path).placement)
         return report

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NOT_HERE = frozenset(
     [
         *("output", "scheme", "bits", "prefer", "min-speedup", "on-slower", "stats", "eval-data"),
-        *("labels", "json", "report", "force", "dry-run"),
+        *("labels", "json", "report", "force", "dry-run", "awq"),
     ]
 )
 

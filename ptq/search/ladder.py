@@ -82,6 +82,9 @@ def escaped(name: str) -> str:
 #: What the user gave; everything else starts from it.
 FIRST = Rung(name="as given", alone=True, kernels=True)
 
+#: What looks at the outputs of layers.
+_ROUNDED = {"rounding": "gptq", "bias_correct": True}
+
 #: Static kernels are the fastest, so that all that makes them better comes before other schemes.
 LADDER = (
     FIRST,
@@ -92,7 +95,7 @@ LADDER = (
     Rung(name="bias correction", changes={"bias_correct": True}, cost=0.8),
     Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=1.5, needs=_DENSE),
     # -- sums of squares and searches
-    Rung(name="gptq", changes={"rounding": "gptq", "bias_correct": True}, cost=4.0),
+    Rung(name="gptq", changes=_ROUNDED, cost=4.0),
     Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=2.0),
     Rung(name="equalize", changes={"equalize": True}, kernels=True, cost=2.0, needs=_LINKED),
     Rung(name="ranges by output", changes={"calib": "auto"}, cost=4.0),
@@ -109,8 +112,12 @@ LADDER = (
     Rung(name="weights only, 8 bits", scheme="weight-only", alone=True, kernels=True, last=True),
     Rung(name="weights only, 8 bits, blocks of 16", scheme="weight-only", changes={"block": 16},
          alone=True, kernels=True),
+    Rung(name="weights only, 8 bits, gptq", scheme="weight-only", changes=_ROUNDED, alone=True,
+         kernels=True, cost=3.0),
     Rung(name="weights only, 4 bits", scheme="weight-only", changes={"bits": 4}, alone=True,
          kernels=True),
+    Rung(name="weights only, 4 bits, gptq and awq", scheme="weight-only",
+         changes={"bits": 4, "awq": True, **_ROUNDED}, alone=True, kernels=True, cost=4.0),
 )  # fmt: skip
 
 #: What always stays within a drop, for limits that a float model can hold.
