@@ -296,26 +296,29 @@ class Bench:
         source = transformed(setup.source, inputs, config, stages, threads=options.threads)
         _require_change(source.rescaling, asked, source.prepared)
         run = Run(Job(source, inputs, config, stages, options, unchanged=setup.source))
-        self._share(run, config, placement)
+        self._share(run, source, config, placement)
         report = run.write([draft])
         steps = report.refinements
         refining = bool({"rounding", "bias_correct"} & {*asked})
         if refining and steps and not any(step.kept for step in steps):
             raise NoChangeError("nothing changes: the outputs were worse with it")
-        self._share(run, config, read_recipe(draft.path).placement)
+        self._share(run, source, config, read_recipe(draft.path).placement)
         return report
 
-    def _share(self, run: Run, config: QuantizeConfig, placement: PinnedPlacement | None) -> None:
+    def _share(
+        self, run: Run, source: Source, config: QuantizeConfig, placement: PinnedPlacement | None
+    ) -> None:
         """Give a run the statistics of an earlier one, or keep its own.
 
         Only of the same tensors of the same model, read in the same places: onnxruntime fuses by
         what is read, and the last bit of a value depends on that.
         """
-        if run.static is None or placement is None or config.equalize or config.smooth:
+        if run.static is None or placement is None:
             return
         about = [
             *(config.op_types, config.exclude, config.place, config.overrides, config.target),
             *(config.power_of_two, config.sample_size, config.ema_decay, placement),
+            source.rescaling,
         ]
         key = msgspec.json.encode(about, order="sorted")
         if run.static.calibration is not None:

@@ -19,6 +19,12 @@ _DENSE = frozenset({"MatMul"})
 _LINKED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
+#: What a user may have asked of static models, and other schemes are tried without.
+_OF_STATIC = ("equalize", "smooth", "bias_correct", "rounding")
+
+_DEFAULTS = QuantizeConfig()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
     """One thing to try.
@@ -63,9 +69,8 @@ class Rung:
         """
         changes = dict(self.changes)
         if self.scheme != "static":
-            plain = {"equalize": False, "smooth": False, "bias_correct": False}
-            started = msgspec.structs.replace(started, **plain, rounding="nearest")
-            started = started.with_scheme(self.scheme)
+            plain = {name: getattr(_DEFAULTS, name) for name in _OF_STATIC}
+            started = msgspec.structs.replace(started, **plain).with_scheme(self.scheme)
         if worst:
             kept = tuple(Override(match=escaped(name), float=True) for name in worst)
             others = tuple(o for o in started.overrides if o not in kept)
