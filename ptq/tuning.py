@@ -196,6 +196,10 @@ class _Tuner:
                 f"'{found.points[winner].label}' came out otherwise than in its trial; give "
                 "another --state to measure all again"
             )
+        # only now is it known whether the winner needs a file for its weights
+        written = [draft.destination.with_name(file.name) for file in draft.files]
+        path = self.setup.source.path
+        require_free(written, path, model_files(path)[1:], force=self.options.run.force)
         self._write(found, stack)
         draft.publish()
         return found
