@@ -55,6 +55,10 @@ def main() -> None:
         print(f"\n### {title}\n")
         rows = [[name, *(cell(r.get(name, {})) for r in found.values())] for name in SETTINGS]
         print(table(("", *found), rows))
+    for model, results in found.items():
+        for name, result in results.items():
+            if "error" in result:
+                print(f"\n{model}, {name}: {result['error']}")
 
 
 def measure(

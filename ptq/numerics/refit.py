@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptq.numerics.arrays import F64
+from ptq.numerics.arrays import F32_TINY, F64
 from ptq.numerics.gptq import Grid
 
 #: By what factor a scale may change at most: beyond it, the inputs say next to nothing about it.
@@ -19,7 +19,8 @@ def refit_scales(w: F64, codes: F64, gram: F64, grid: Grid, block: int) -> F64:
 
     The output is linear in the scales, so that they solve least squares: one unknown for each
     block of a row. A row keeps its scales where one would change by more than twice or by less
-    than half, and a block keeps its own where all its codes are the zero point.
+    than half, or would not be a normal float32, and a block keeps its own where all its codes are
+    the zero point.
 
     Args:
         w: the weight, shape ``(groups, rows, columns)``.
@@ -63,5 +64,6 @@ def _solved(w: F64, steps: F64, gram: F64, old: F64, block: int) -> F64:
     products[:, np.arange(count), np.arange(count)] += empty
     found = np.linalg.solve(products, np.where(empty, old, wanted)[:, :, None])[:, :, 0]
     found = found.astype(np.float32).astype(np.float64)
-    fits = np.all((found <= _MOST * old) & (found >= old / _MOST), axis=1)
+    least = np.maximum(old / _MOST, F32_TINY)
+    fits = np.all((found <= _MOST * old) & (found >= least), axis=1)
     return np.where(fits[:, None], found, old)

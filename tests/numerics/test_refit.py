@@ -55,3 +55,11 @@ def test_a_block_at_the_zero_point_keeps_its_scale():
     codes[:, :, :3] = 4
     scale = refit_scales(w, codes, x.transpose(0, 2, 1) @ x, grid, 3)
     assert scale[:, :, :3] == pytest.approx(grid.scale[:, :, :3], rel=1e-6)
+
+
+def test_a_scale_stays_a_normal_number():
+    x, w, codes, grid = problem(0)
+    tiny = 2.0**-126
+    least = Grid(tiny + 0 * grid.scale, grid.zero_point, 0, 8, grid.partners, 8)
+    scale = refit_scales(w * 0.6 * tiny, codes, x.transpose(0, 2, 1) @ x, least, 3)
+    assert np.all(scale.astype(np.float32) >= np.float32(tiny))
