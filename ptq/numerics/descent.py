@@ -10,6 +10,9 @@ from ptq.numerics.gptq import Grid, code_bounds
 #: After so many rounds over all columns there is little left to gain.
 _SWEEPS = 4
 
+#: Columns changed before what that does to all others is reckoned: one product for many.
+_BLOCK = 128
+
 #: And a little, for sums are rounded.
 _HALF = 0.5 + 1e-9
 
@@ -37,16 +40,22 @@ def descend(w: F64, codes: F64, gram: F64, grid: Grid) -> F64:
     slope = (w - grid.values(codes)) @ gram
     for _ in range(_SWEEPS):
         changed = False
-        for j in range(columns):
-            lo, hi = code_bounds(found, grid, np.full(groups, j))
-            step = scale[:, :, j]
-            now, wanted = found[:, :, j], slope[:, :, j] / (gram[:, j, j][:, None] * step)
-            # half a step either way is as good
-            best = np.where(np.abs(wanted) <= _HALF, now, np.clip(np.rint(now + wanted), lo, hi))
-            moved = (best - now) * step
-            if moved.any():
-                slope -= moved[:, :, None] * gram[:, None, j]
-                found[:, :, j], changed = best, True
+        for start in range(0, columns, _BLOCK):
+            end = min(start + _BLOCK, columns)
+            near, moves = slope[:, :, start:end].copy(), np.zeros((groups, rows, end - start))
+            for j in range(start, end):
+                i = j - start
+                lo, hi = code_bounds(found, grid, np.full(groups, j))
+                step, now = scale[:, :, j], found[:, :, j]
+                wanted = near[:, :, i] / (gram[:, j, j][:, None] * step)
+                # half a step either way is as good
+                nearest = np.clip(np.rint(now + wanted), lo, hi)
+                best = np.where(np.abs(wanted) <= _HALF, now, nearest)
+                moves[:, :, i] = (best - now) * step
+                if moves[:, :, i].any():
+                    near -= moves[:, :, i, None] * gram[:, None, j, start:end]
+                    found[:, :, j], changed = best, True
+            slope -= moves @ gram[:, start:end]
         if not changed:
             break
     return found[:, :, :columns]

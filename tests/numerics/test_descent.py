@@ -56,3 +56,11 @@ def test_codes_that_are_bound_to_one_another_keep_their_bound():
     one = np.ones((1, 1, 1))
     grid = Grid(one, 0 * one, -128, 127, np.array([[1, 0]]), 128)
     np.testing.assert_array_equal(descend(w, np.zeros_like(w), gram, grid), [[[100.0, 28.0]]])
+
+
+def test_columns_beyond_a_block_count_as_those_within(monkeypatch):
+    w, gram, grid, codes = problem(3)
+    found = descend(w, codes, gram, grid)
+    monkeypatch.setattr("ptq.numerics.descent._BLOCK", 4)
+    np.testing.assert_array_equal(descend(w, codes, gram, grid), found)
+    assert not np.array_equal(found, codes)
