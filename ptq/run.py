@@ -202,7 +202,9 @@ class Run:
         """
         calibration = self.static.calibration if self.static is not None else None
         weights = dict.fromkeys(n.weight for n in self.plan.nodes if n.weight is not None)
-        found = weight_ranges(self.source.model, main.path, weights, bits=self.config.bits)
+        found = weight_ranges(
+            self.source.model, main.path, weights, bits=self.config.bits, widths=self._widths()
+        )
         changes: dict[str, Any] = {"histograms": histograms_of(self.plan, calibration, found)}
         placement = report.placement
         if self.evidence is not None and not (placement and placement.chosen == FLOAT):
@@ -211,6 +213,13 @@ class Run:
                 changes["profile"] = self._profile(main)
         changes["stages_s"] = dict(self.stages.seconds)
         return msgspec.structs.replace(report, **changes)
+
+    def _widths(self) -> dict[str, int]:
+        """Return the bits of the weights of the static scheme, by name."""
+        if self.static is None:
+            return {}
+        width = self.static.overrides.weight
+        return {n.weight: width(n.name).bits for n in self.plan.nodes if n.weight is not None}
 
     def _errors(self, main: Draft) -> tuple[LayerError, ...]:
         """Compare both models layer by layer, on a few of the samples."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from ptq.numerics.qtype import QType
 
 #: What the writers of the schemes call the codes of a weight, behind its label.
 _CODES = ("quantized", "codes", "codes_packed")
+
+#: What weights of the static scheme pass through that are stored in fewer bits than int8.
+_WIDENING = ("Cast", "BitShift", "BitwiseAnd", "Mul", "ReduceSum", "Reshape", "Slice")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +49,12 @@ class WeightRange:
 
 
 def weight_ranges(
-    model: Model, written: Path, names: Iterable[str], *, bits: int
+    model: Model,
+    written: Path,
+    names: Iterable[str],
+    *,
+    bits: int,
+    widths: Mapping[str, int] | None = None,
 ) -> Iterator[WeightRange]:
     """Yield the weights that are in codes in a model that `ptq` wrote.
 
@@ -58,6 +66,7 @@ def weight_ranges(
         written: the quantized file.
         names: float weights.
         bits: width of codes that the file keeps packed into bytes.
+        widths: of the static scheme, the bits of each weight.
     """
     quantized = read_quantized(written)
     stored = {v.name or "": v for graph in quantized.graphs() for v in graph.initializers.values()}
@@ -69,8 +78,12 @@ def weight_ranges(
             codes = [stored[c] for part in _CODES if (c := f"{prefix}/{part}") in stored]
             if array is None or scale is None or not codes:
                 continue
+            zeros = constant(stored.get(f"{prefix}/zero_point"))
             qtype = _qtype(codes[0], bits)
-            zero = _zero_points(constant(stored.get(f"{prefix}/zero_point")), scale, qtype)
+            if name in (widths or {}) and zeros is not None:
+                # kernels of 8 bits run them; they may be stored in more or in fewer than they have
+                qtype = QType((widths or {})[name], signed=zeros.dtype.kind == "i")
+            zero = _zero_points(zeros, scale, qtype)
             step = scale.astype(np.float64)
             lo, hi = (qtype.qmin - zero) * step, (qtype.qmax - zero) * step
             symmetric = bool(np.all(zero == qtype.middle))
@@ -102,6 +115,8 @@ def _zero_points(stored: AnyArray | None, scale: AnyArray, qtype: QType) -> F64:
 def _axis(codes: ir.Value) -> int | None:
     """Return the axis along which scales differ; only a DequantizeLinear without blocks says it."""
     for node, index in codes.uses():
+        if is_op(node, *_WIDENING):
+            return _axis(node.outputs[0])
         if index == 0 and is_op(node, "DequantizeLinear") and "block_size" not in node.attributes:
             found = node.attributes.get("axis")
             return 1 if found is None else int(found.as_int())

@@ -16,6 +16,7 @@ WAYS = {
     "static, integer operators": {"format": "integer"},
     "static, asymmetric": {"weights_symmetric": False},
     "static, clipped": {"weight_range": "percentile:coverage=99"},
+    "static, 3 bits": {"bits": 3, "edge_bits": 3, "weights_symmetric": False},
     "dynamic": {"scheme": "dynamic"},
     "4 bits": {"scheme": "weight-only", "bits": 4, "format": "integer"},
     "4 bits, portable": {"scheme": "weight-only", "bits": 4},
@@ -39,7 +40,9 @@ def written(digits, tmp_path_factory):
             result = ptq.quantize(digits.model, digits.calibration, config, options=options)
             names = dict.fromkeys(n.weight for n in result.plan.nodes if n.weight is not None)
             model = open_source(digits.model).model
-            known[way] = list(weight_ranges(model, output, names, bits=config.bits)), names, output
+            widths = dict.fromkeys(names, config.bits) if config.scheme == "static" else {}
+            found = weight_ranges(model, output, names, bits=config.bits, widths=widths)
+            known[way] = list(found), names, output
         return known[way]
 
     return quantized
