@@ -123,8 +123,14 @@ class Override(
         try:
             if self.calib is not None and calib.parse_method(self.calib).runs_network:
                 raise ConfigError(f"calib '{self.calib}' chooses for a whole model; name a method")
-            if self.weight_range is not None:
-                weights.parse_method(self.weight_range)
+            if (
+                self.weight_range is not None
+                and weights.parse_method(self.weight_range).runs_network
+            ):
+                raise ConfigError(
+                    f"weight-range '{self.weight_range}' is for a whole model; give it as "
+                    "--weight-range"
+                )
         except ConfigError as error:
             raise ConfigError(f"override {self}: {error}") from error
 
@@ -245,6 +251,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 f"{self.refining_option} means nothing to --scheme {self.scheme}; use --scheme "
                 "static or weight-only"
             )
+        if self.searches_weights and self.scheme not in _PROTECTED:
+            raise ConfigError(
+                f"--weight-range {self.weight_range} means nothing to --scheme {self.scheme}; use "
+                "--scheme static"
+            )
         if self.protect and self.scheme not in _PROTECTED:
             raise ConfigError(
                 f"--protect means nothing to --scheme {self.scheme}; use --scheme static"
@@ -311,6 +322,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             bias_correct=self.bias_correct and scheme in _CALIBRATED,
             protect=self.protect if scheme in _PROTECTED else None,
             rounding=self.rounding if scheme in _CALIBRATED else "nearest",
+            weight_range=""
+            if self.searches_weights and scheme not in _PROTECTED
+            else self.weight_range,
         )
 
     def solver(self) -> Solver:
@@ -380,7 +394,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     @property
     def refines(self) -> bool:
         """Whether the outputs of layers are looked at once they are quantized."""
-        return self.corrects_biases or self.rounding != "nearest"
+        return self.corrects_biases or self.rounding != "nearest" or self.searches_weights
+
+    @property
+    def searches_weights(self) -> bool:
+        """Whether the ranges of weights are chosen by the outputs of their layers."""
+        return self.weight_range.partition(":")[0] == "seqmse"
 
     @property
     def corrects_biases(self) -> bool:
@@ -405,8 +424,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     @property
     def refining_option(self) -> str:
-        """The option that asks for it."""
-        return "--bias-correct" if self.corrects_biases else f"--rounding {self.rounding}"
+        """One of the options for which outputs of layers are looked at, as the user wrote it."""
+        if self.corrects_biases:
+            return "--bias-correct"
+        if self.rounding != "nearest":
+            return f"--rounding {self.rounding}"
+        return f"--weight-range {self.weight_range}"
 
     @property
     def searches_output(self) -> bool:

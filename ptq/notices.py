@@ -90,6 +90,8 @@ def _refined(done: Refinement) -> str:
     what = f"correcting {done.layers} biases"
     if done.step == "gptq":
         what = f"rounding {done.layers} weights by GPTQ"
+    elif done.step == "seqmse":
+        what = f"choosing the ranges of {done.layers} weights by outputs"
     change = f"takes the outputs on calibration data from {before}"
     return f"{what} {change} to {after}" if done.kept else f"{what} {change} to {after}: not done"
 

@@ -10,14 +10,14 @@ from typing import Generic, TypeVar
 from ptq.data.feeds import Feed
 from ptq.graph.biases import bias_slots
 from ptq.graph.expected_errors import expected_errors
-from ptq.graph.site import Sites
+from ptq.graph.site import Site, Sites
 from ptq.graph.types import Model
 from ptq.graph.weight_errors import tap_weight_errors
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.progress import Stages
 from ptq.report.refinement import Refinement, Step
-from ptq.rounding import passes, round_weights
+from ptq.rounding import Halves, layer_by_layer, passes, round_weights
 from ptq.runtime.weight_errors import mean_errors
 from ptq.source import Source
 
@@ -27,10 +27,12 @@ class Refined:
     """What looking at the outputs of layers found.
 
     Attributes:
-        weights: codes of weights, by name of the weight.
+        factors: what the ranges of weights are multiplied by, by name of the weight.
+        weights: codes of weights, likewise.
         shifts: what to add to biases, by node.
     """
 
+    factors: Mapping[str, F64] = field(default_factory=dict)
     weights: Mapping[str, QTensor] = field(default_factory=dict)
     shifts: Mapping[str, F64] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ class Refiner:
         source: the float model.
         sites: what becomes integer.
         emit: quantizes it.
+        choose: the factors of the range of one layer's weight, or ``None`` if its range stays.
         error: that of the outputs of a quantized model (`OutputScore.error`).
         feeds: calibration samples.
         stages: told of what takes time.
@@ -104,20 +107,26 @@ class Refiner:
     source: Source
     sites: Sites
     emit: Emit
+    choose: Callable[[Site, QTensor, Halves], F64 | None]
     error: Callable[[Model], float]
     feeds: Sequence[Feed]
     stages: Stages
     threads: int
     means: Mapping[str, F64] = field(default_factory=dict)
 
-    def refine(self, *, gptq: bool, biases: bool) -> tuple[Refined, tuple[Refinement, ...]]:
+    def refine(
+        self, *, ranges: bool, gptq: bool, biases: bool
+    ) -> tuple[Refined, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
 
         Args:
+            ranges: whether to choose ranges of weights by the outputs of their layers.
             gptq: whether to round weights by GPTQ.
             biases: whether to correct biases.
         """
         steps: list[RefiningStep[Refined]] = []
+        if ranges:
+            steps.append(RefiningStep("seqmse", self._shrunk))
         if gptq:
             steps.append(RefiningStep("gptq", self._rounded))
         if biases:
@@ -128,6 +137,25 @@ class Refiner:
             lambda refined: self.error(self.emit(refined)[0]),
             samples=len(self.feeds),
         )
+
+    def _shrunk(self, before: Refined) -> tuple[Refined, int]:
+        """Return factors of the ranges of weights, and of how many weights they are."""
+
+        def emit(found: Mapping[str, F64 | None]) -> tuple[Model, Mapping[str, QTensor]]:
+            return self.emit(replace(before, factors=_known(found)))
+
+        with self.stages.stage("round", passes(self.sites) * len(self.feeds)) as step:
+            found = layer_by_layer(
+                self.sites,
+                emit,
+                self.choose,
+                self.feeds,
+                self.source.folder,
+                threads=self.threads,
+                on_feed=step,
+            )
+        factors = _known(found)
+        return replace(before, factors=factors), len(factors)
 
     def _rounded(self, before: Refined) -> tuple[Refined, int]:
         """Return weights rounded by GPTQ, and how many they are."""
@@ -153,6 +181,10 @@ class Refiner:
         known = expected_errors(self.source.model, quantized, bias_slots(self.sites), self.means)
         shifts = {**shifts, **known}
         return replace(before, shifts=shifts), len(shifts)
+
+
+def _known(found: Mapping[str, F64 | None]) -> dict[str, F64]:
+    return {weight: factors for weight, factors in found.items() if factors is not None}
 
 
 def _decibels(error: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -33,6 +34,12 @@ _MOST_COLUMNS = 4608
 
 #: About how many bytes the sums of the layers of one pass may take.
 _MEMORY = 512 << 20
+
+
+T = TypeVar("T")
+
+#: Sums of products of what a layer reads, from either half of the data.
+Halves = tuple[Gram, Gram]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +89,34 @@ def round_weights(
     Raises:
         DataError: onnxruntime fails on a feed.
     """
-    done: dict[str, QTensor] = {}
+    return layer_by_layer(sites, emit, _rounded, feeds, folder, threads=threads, on_feed=on_feed)
+
+
+def layer_by_layer(  # noqa: PLR0913 - what to solve, how, and on what
+    sites: Sites,
+    emit: Callable[[Mapping[str, T]], tuple[Model, Mapping[str, QTensor]]],
+    solve: Callable[[Site, QTensor, Halves], T],
+    feeds: Sequence[Feed],
+    folder: Path,
+    *,
+    threads: int = 1,
+    on_feed: Callable[[], None] = lambda: None,
+) -> dict[str, T]:
+    """Return what is solved for the weight of each layer, from what it reads in the network.
+
+    Args:
+        sites: of the float model.
+        emit: returns the quantized model and its weights, given what is solved already.
+        solve: given a layer, its weight as it is written, and the products of its inputs.
+        feeds: the data.
+        folder: where external data lies.
+        threads: within an operator.
+        on_feed: called after each feed of each of the `passes`.
+
+    Raises:
+        DataError: onnxruntime fails on a feed.
+    """
+    done: dict[str, T] = {}
     for part in _parts(sites):
         quantized, written = emit(done)
         tapped = tap_layer_inputs(quantized, part)
@@ -91,7 +125,7 @@ def round_weights(
             assert site.weight is not None
             name = site.weight.name or ""
             if name in sums:
-                done[name] = _rounded(site, written[name], sums.pop(name))
+                done[name] = solve(site, written[name], sums.pop(name))
     return done
 
 
@@ -186,10 +220,10 @@ def _columns(site: Site) -> int:
     return int(array.size) // int(array.shape[axis])
 
 
-def _rounded(site: Site, written: QTensor, halves: tuple[Gram, Gram]) -> QTensor:
+def _rounded(site: Site, written: QTensor, halves: Halves) -> QTensor:
     """Return a weight rounded with the damping that does best on the other half of the data."""
-    problem = _problem(site, written)
-    w, grid = problem.w, problem.grid
+    found = problem(site, written)
+    w, grid = found.w, found.grid
     first, second = (gram.total for gram in halves)
 
     def held_out(damping: float) -> float:
@@ -198,15 +232,16 @@ def _rounded(site: Site, written: QTensor, halves: tuple[Gram, Gram]) -> QTensor
 
     whole = first + second
     codes = round_by_gptq(w, whole, grid, damping=min(_DAMPINGS, key=held_out))
-    errors = (output_errors(w, c, grid, whole) for c in (codes, problem.nearest))
+    errors = (output_errors(w, c, grid, whole) for c in (codes, found.nearest))
     better = np.less(*errors)[:, :, None]
-    chosen = np.where(better, codes, problem.nearest)
+    chosen = np.where(better, codes, found.nearest)
     axis = rows_axis(site)
     assert axis is not None
     return QTensor(_as_written(chosen, written.codes, axis), written.qparams)
 
 
-def _problem(site: Site, written: QTensor) -> Problem:
+def problem(site: Site, written: QTensor) -> Problem:
+    """Return the weight of a layer and its codes as matrices."""
     array, axis = constant(site.weight), rows_axis(site)
     assert array is not None and axis is not None
     params, groups = written.qparams, groups_of(site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from ptq.graph.held import values_by_name
 from ptq.graph.publish import check_file
 from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
+from ptq.graph.site import Site
 from ptq.graph.sites import Sites, plan_nodes, requests
 from ptq.graph.store_narrow import store_narrow
 from ptq.graph.switches import SwitchedModel, with_switches
@@ -47,14 +49,18 @@ from ptq.ranging import Candidates, Part, Split, measurements, search, searched
 from ptq.refining import Refined, Refiner
 from ptq.report.data_free import DataFree
 from ptq.report.ranges import RangeSearch, range_line
+from ptq.rounding import Halves
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.host import host_target
 from ptq.search.qcode import search_exponents
+from ptq.shrinking import best_factors, shrunk
 from ptq.source import Source, find_configured_sites, require_sites
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
 from ptq.trial import Trial
 from ptq.version import Version
+from ptq.weights.base import WeightQuantizer
+from ptq.weights.seqmse import SeqMseQuantizer
 
 #: How often sites that onnxruntime does not fuse are handed back to float before giving up.
 _REPAIRS = 3
@@ -147,12 +153,23 @@ class Work:
             model = self.source.model.clone()
             return model, self._emit(model, kept, plan, refined=refined).tensors
 
+        def choose(site: Site, written: QTensor, halves: Halves) -> F64 | None:
+            method = self.overrides.weight(site.name).range_method
+            if not isinstance(method, SeqMseQuantizer):
+                return None
+            return best_factors(site, written, halves, method, partial(self._by, symmetric))
+
+        symmetric = {n.name: n.weight_symmetric for n in plan.nodes}
         refiner = Refiner(
-            self.source, self._sites(kept), emit, lambda model: trial.error(to_bytes(model)),
-            feeds, self.stages, self.threads,
+            self.source, self._sites(kept), emit, choose,
+            lambda model: trial.error(to_bytes(model)), feeds, self.stages, self.threads,
             known_means(self.source) if config.data_free else {},
         )  # fmt: skip
-        found, done = refiner.refine(gptq=config.rounding == "gptq", biases=config.corrects_biases)
+        found, done = refiner.refine(
+            ranges=config.searches_weights,
+            gptq=config.rounding == "gptq",
+            biases=config.corrects_biases,
+        )
         if any(step.kept for step in done):
             self.refined[frozenset(kept)] = found
             version = self._write(path, form, kept, version.variants, plan)
@@ -236,19 +253,34 @@ class Work:
         add_to_biases(model, refined.shifts)
         sites = self._find(model, keep_float)
         guard = self.target.runtime == "onnxruntime"
+        weights = {s.name: s.weight.name or "" for s in sites.sites if s.weight is not None}
+
+        def quantize(node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
+            method = self.overrides.weight(node).range_method
+            by = shrunk(method, refined.factors, weights[node])
+            return self._quantize_weight(node, w, axis, symmetric, by)
+
         return emit_qdq(
-            model, sites, plan, self._quantize_weight,
+            model, sites, plan, quantize,
             absorb=absorb, guard=guard, rounded=refined.weights, known=known,
         )  # fmt: skip
 
-    def _quantize_weight(self, node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
-        settings = self.overrides.weight(node)
-        return settings.range_method.quantize(
+    def _quantize_weight(
+        self, node: str, w: np.ndarray, axis: int, symmetric: bool, method: WeightQuantizer
+    ) -> QTensor:
+        return method.quantize(
             w,
-            replace(QType.parse(self.target.weight), bits=settings.bits),
-            axis=axis if settings.per_channel else None,
+            replace(QType.parse(self.target.weight), bits=self.overrides.weight(node).bits),
+            axis=axis if self.overrides.weight(node).per_channel else None,
             symmetric=symmetric,
         )
+
+    def _by(
+        self, symmetric: Mapping[str, bool], site: Site, w: np.ndarray, method: WeightQuantizer
+    ) -> QTensor:
+        """Return the weight of a site, which has output channels, by another method."""
+        assert site.weight_axis is not None, "a batch of matrices is not rounded"
+        return self._quantize_weight(site.name, w, site.weight_axis, symmetric[site.name], method)
 
     def at(self, bits: int) -> Work:
         """Return a quantization with weights of another width, of the same statistics."""

@@ -7,8 +7,13 @@ from support.models import random_feed
 from support.nets import ORDINARY, Settings, quantize, values
 
 from ptq.graph.emit_qdq import emit_qdq
-from ptq.rounding import passes, round_weights
+from ptq.graph.passes.edit import constant
+from ptq.graph.site_weights import unsaturated
+from ptq.numerics.qtype import QType
+from ptq.rounding import layer_by_layer, passes, round_weights
+from ptq.shrinking import best_factors
 from ptq.targets import load_target
+from ptq.weights.seqmse import SeqMseQuantizer, ShrunkQuantizer
 
 AVX2 = Settings(
     calib="minmax", weight_range="minmax", symmetric=False, target=load_target("ort-cpu-x86-avx2")
@@ -71,6 +76,41 @@ def test_no_channel_gets_worse_on_the_data_it_was_rounded_on(name, settings, tmp
     # the sums are of float32 products
     assert np.all(after <= before * (1 + 1e-4))
     assert after.sum() < 0.99 * before.sum()
+
+
+@pytest.mark.parametrize("settings", [ORDINARY, AVX2], ids=["here", "saturating"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_factors_of_ranges_are_those_of_least_output_error(name, settings, tmp_path):
+    """Against running the layer with every factor."""
+    declared, layer = LAYERS[name]
+    text = f"g (float[N, 4, 6, 6] x) => (float[N, C, H, W] y) <{declared}> {{ {layer} }}"
+    made = quantize(text, settings=settings)
+    feed = {"x": on_grid(made, "x", (12, 4, 6, 6))}
+    method, axis = SeqMseQuantizer(steps=6), -1 if name == "matmul" else 1
+    qtype, written = QType.parse(settings.target.weight), made.emitted.tensors["w"].qparams.axis
+
+    def by(site, array, other):
+        return other.quantize(array, qtype, axis=written, symmetric=settings.weights_symmetric)
+
+    def emit(_):
+        model = made.source.clone()
+        plan, weight = made.plan, made.settings.quantize_weight
+        return model, emit_qdq(model, made.settings.sites(model), plan, weight).tensors
+
+    def solve(site, tensor, halves):
+        return best_factors(site, tensor, halves, method, by)
+
+    found = layer_by_layer(made.sites, emit, solve, [feed], tmp_path)["w"]
+    [site] = made.sites.sites
+    array = constant(site.weight)
+    losses = []
+    for factor in method.factors():
+        tensor = unsaturated(site, array, by(site, array, ShrunkQuantizer(factors=factor)))
+        losses.append(errors(made, tensor, feed, axis).sum(axis=1))
+    chosen = np.searchsorted(-method.factors(), -found)
+    taken = np.take_along_axis(np.array(losses), chosen[None], axis=0)[0]
+    # the sums are of float32 products
+    np.testing.assert_allclose(taken, np.min(losses, axis=0), rtol=1e-3)
 
 
 def test_weights_that_are_no_stack_of_matrices_are_left(tmp_path):

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-#: Weights rounded by GPTQ, or corrected biases.
-Step = Literal["gptq", "bias correction"]
+#: Ranges of weights chosen by outputs, weights rounded by GPTQ, or corrected biases.
+Step = Literal["seqmse", "gptq", "bias correction"]
 
 
 class Refinement(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,10 +24,13 @@ class WeightQuantizer(
     Attributes:
         title: the first line of the docstring.
         paper: where the method comes from.
+        runs_network: whether it stands for a search that runs the network, of which `quantize` is
+            only the start; such a method is for a whole model.
     """
 
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    runs_network: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -81,3 +81,27 @@ def test_the_scheme_without_calibration_refuses_it():
     assert every.with_scheme("dynamic").rounding == "nearest"
     assert every.with_scheme("static").rounding == "gptq"
     assert every.with_scheme("weight-only").rounding == "gptq"
+
+
+def test_ranges_by_outputs_come_first_and_make_them_better(quantized):
+    # with a scale for each channel of 8 bits there is little to choose
+    settings = {"weights": "per-tensor", "bias_correct": True}
+    plain = quantized(**settings).report.accuracy
+    report = quantized(**settings, weight_range="seqmse").report
+    assert [step.step for step in report.refinements] == ["seqmse", "bias correction"]
+    first = report.refinements[0]
+    assert first.kept
+    assert first.after_db > first.before_db
+    assert any("choosing the ranges of" in notice for notice in report.notices)
+    assert report.accuracy.sqnr_db > plain.sqnr_db - 0.5
+
+
+def test_ranges_by_outputs_are_of_whole_models_and_of_data():
+    with pytest.raises(ConfigError, match="--weight-range seqmse means nothing to --scheme dyn"):
+        ptq.QuantizeConfig(scheme="dynamic", weight_range="seqmse")
+    assert (
+        not ptq.QuantizeConfig(scheme="auto", weight_range="seqmse").with_scheme("dynamic").refines
+    )
+    config = ptq.QuantizeConfig(overrides=(ptq.Override(match="a", weight_range="seqmse"),))
+    with pytest.raises(ConfigError, match="is for a whole model; give it as --weight-range"):
+        config.require_known()
