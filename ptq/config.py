@@ -193,6 +193,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         protect: the SQNR that the outputs should have on calibration data, in decibels: the layers
             that stand most in its way stay in float, as few as will do; 0 protects nothing.
             ``None`` is 20 where costs decide the placement, else 0; in the static scheme.
+        tweak_norms: whether factors and shifts of layer norms give their channels the mean and the
+            deviation of the float network, on calibration data; in the static scheme.
         overrides: other settings for some nodes and tensors.
     """
 
@@ -225,6 +227,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     rounding: Rounding = "nearest"
     bias_correct: bool = False
     protect: Annotated[float, Meta(ge=0)] | None = None
+    tweak_norms: bool = False
     overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
@@ -248,18 +251,18 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
         if self.refines and self.scheme not in _CALIBRATED:
             raise ConfigError(
-                f"{self.refining_option} means nothing to --scheme {self.scheme}; use --scheme "
+                f"{self.refinements[0]} means nothing to --scheme {self.scheme}; use --scheme "
                 "static or weight-only"
             )
-        if self.searches_weights and self.scheme not in _PROTECTED:
-            raise ConfigError(
-                f"--weight-range {self.weight_range} means nothing to --scheme {self.scheme}; use "
-                "--scheme static"
-            )
-        if self.protect and self.scheme not in _PROTECTED:
-            raise ConfigError(
-                f"--protect means nothing to --scheme {self.scheme}; use --scheme static"
-            )
+        for option, given in (
+            (f"--weight-range {self.weight_range}", self.searches_weights),
+            ("--tweak-norms", self.tweak_norms),
+            ("--protect", self.protect),
+        ):
+            if given and self.scheme not in _PROTECTED:
+                raise ConfigError(
+                    f"{option} means nothing to --scheme {self.scheme}; use --scheme static"
+                )
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
             raise ConfigError(
                 f"--qcode-objective {self.qcode_objective} needs --calib qcode, not {self.calib}"
@@ -321,6 +324,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             overrides=overrides,
             bias_correct=self.bias_correct and scheme in _CALIBRATED,
             protect=self.protect if scheme in _PROTECTED else None,
+            tweak_norms=self.tweak_norms and scheme in _PROTECTED,
             rounding=self.rounding if scheme in _CALIBRATED else "nearest",
             weight_range=""
             if self.searches_weights and scheme not in _PROTECTED
@@ -394,7 +398,18 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     @property
     def refines(self) -> bool:
         """Whether the outputs of layers are looked at once they are quantized."""
-        return self.corrects_biases or self.rounding != "nearest" or self.searches_weights
+        return bool(self.refinements)
+
+    @property
+    def refinements(self) -> tuple[str, ...]:
+        """The options given that look at the outputs of layers once they are quantized."""
+        options = {
+            "--bias-correct": self.corrects_biases,
+            f"--rounding {self.rounding}": self.rounding != "nearest",
+            f"--weight-range {self.weight_range}": self.searches_weights,
+            "--tweak-norms": self.tweak_norms,
+        }
+        return tuple(option for option, given in options.items() if given)
 
     @property
     def searches_weights(self) -> bool:
@@ -421,15 +436,6 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if self.protect is not None:
             return self.protect
         return _PROTECTED_DB if self.scheme == "static" and self.places_by_cost else 0.0
-
-    @property
-    def refining_option(self) -> str:
-        """One of the options for which outputs of layers are looked at, as the user wrote it."""
-        if self.corrects_biases:
-            return "--bias-correct"
-        if self.rounding != "nearest":
-            return f"--rounding {self.rounding}"
-        return f"--weight-range {self.weight_range}"
 
     @property
     def searches_output(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from ptq.data.feeds import Feed
 from ptq.graph.biases import bias_slots
 from ptq.graph.expected_errors import expected_errors
+from ptq.graph.norms import NormTweak
 from ptq.graph.site import Site, Sites
 from ptq.graph.types import Model
 from ptq.graph.weight_errors import tap_weight_errors
@@ -20,6 +21,8 @@ from ptq.report.refinement import Refinement, Step
 from ptq.rounding import Halves, layer_by_layer, passes, round_weights
 from ptq.runtime.weight_errors import mean_errors
 from ptq.source import Source
+from ptq.tweaking import norm_tweaks
+from ptq.tweaking import passes as tweak_passes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,11 +33,13 @@ class Refined:
         factors: what the ranges of weights are multiplied by, by name of the weight.
         weights: codes of weights, likewise.
         shifts: what to add to biases, by node.
+        norms: how layer norms are tweaked, by their name.
     """
 
     factors: Mapping[str, F64] = field(default_factory=dict)
     weights: Mapping[str, QTensor] = field(default_factory=dict)
     shifts: Mapping[str, F64] = field(default_factory=dict)
+    norms: Mapping[str, NormTweak] = field(default_factory=dict)
 
 
 #: Returns the quantized model with this in it, and its weights.
@@ -115,7 +120,7 @@ class Refiner:
     means: Mapping[str, F64] = field(default_factory=dict)
 
     def refine(
-        self, *, ranges: bool, gptq: bool, biases: bool
+        self, *, ranges: bool, gptq: bool, biases: bool, norms: bool = False
     ) -> tuple[Refined, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
 
@@ -123,6 +128,7 @@ class Refiner:
             ranges: whether to choose ranges of weights by the outputs of their layers.
             gptq: whether to round weights by GPTQ.
             biases: whether to correct biases.
+            norms: whether to tweak layer norms.
         """
         steps: list[RefiningStep[Refined]] = []
         if ranges:
@@ -131,6 +137,8 @@ class Refiner:
             steps.append(RefiningStep("gptq", self._rounded))
         if biases:
             steps.append(RefiningStep("bias correction", self._corrected))
+        if norms:
+            steps.append(RefiningStep("norm tweaking", self._tweaked))
         return take_steps(
             steps,
             Refined(),
@@ -181,6 +189,20 @@ class Refiner:
         known = expected_errors(self.source.model, quantized, bias_slots(self.sites), self.means)
         shifts = {**shifts, **known}
         return replace(before, shifts=shifts), len(shifts)
+
+    def _tweaked(self, before: Refined) -> tuple[Refined, int]:
+        """Return how layer norms are tweaked, and how many."""
+        model = self.source.model
+        with self.stages.stage("tweak", tweak_passes(model) * len(self.feeds)) as step:
+            norms = norm_tweaks(
+                model,
+                lambda found: self.emit(replace(before, norms=found))[0],
+                self.feeds,
+                self.source.folder,
+                threads=self.threads,
+                on_feed=step,
+            )
+        return replace(before, norms=norms), len(norms)
 
 
 def _known(found: Mapping[str, F64 | None]) -> dict[str, F64]:

@@ -109,7 +109,7 @@ class Run:
             )
         else:
             if config.refines and inputs.calibration is None:
-                raise ConfigError(f"{config.refining_option} runs the network; give --calib-data")
+                raise ConfigError(f"{config.refinements[0]} runs the network; give --calib-data")
             self.writer = SchemeWriter(
                 source, inputs, config, job.stages, convolutions=self.measures
             )

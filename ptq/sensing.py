@@ -154,10 +154,10 @@ def _notices(work: Work, data: Dataset) -> Iterator[str]:
 
 def _all_placed(config: QuantizeConfig) -> QuantizeConfig:
     """Return settings that quantize all that can be: what costs say is no matter of accuracy."""
-    if config.rounding != "nearest" or config.bias_correct:
+    if config.refines:
         raise ConfigError(
             "sensitivity is measured of weights that are rounded to the nearest code; leave out "
-            "rounding and bias_correct"
+            "rounding, bias_correct and tweak_norms"
         )
     if config.scheme != "static":
         raise ConfigError(

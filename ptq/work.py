@@ -24,6 +24,7 @@ from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted, KnownWeights, emit_qdq
 from ptq.graph.held import values_by_name
+from ptq.graph.norms import tweak_norms
 from ptq.graph.publish import check_file
 from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
@@ -146,7 +147,7 @@ class Work:
             ConfigError: there is no calibration data.
         """
         kept, plan, config = version.keep_float, version.plan, self.config
-        feeds = self._feeds(config.refining_option, _REFINED_SAMPLES)
+        feeds = self._feeds(config.refinements[0], _REFINED_SAMPLES)
         trial = Trial(feeds[:_SEARCH_SAMPLES], self.source)
 
         def emit(refined: Refined) -> tuple[Model, Mapping[str, QTensor]]:
@@ -169,6 +170,7 @@ class Work:
             ranges=config.searches_weights,
             gptq=config.rounding == "gptq",
             biases=config.corrects_biases,
+            norms=config.tweak_norms,
         )
         if any(step.kept for step in done):
             self.refined[frozenset(kept)] = found
@@ -251,6 +253,7 @@ class Work:
         if refined is None:
             refined = self.refined.get(frozenset(keep_float), Refined())
         add_to_biases(model, refined.shifts)
+        tweak_norms(model, refined.norms)
         sites = self._find(model, keep_float)
         guard = self.target.runtime == "onnxruntime"
         weights = {s.name: s.weight.name or "" for s in sites.sites if s.weight is not None}

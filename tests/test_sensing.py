@@ -205,7 +205,9 @@ def test_of_a_node_with_the_name_of_anothers_tensor_what_the_recipe_does_is_meas
     assert (kept.measured.sqnr_db == math.inf) == (kept.nodes == ("t",))
 
 
-@pytest.mark.parametrize("settings", [{"rounding": "gptq"}, {"bias_correct": True}])
+@pytest.mark.parametrize(
+    "settings", [{"rounding": "gptq"}, {"bias_correct": True}, {"tweak_norms": True}]
+)
 def test_weights_are_those_rounded_to_the_nearest_code(digits, settings):
     with pytest.raises(ConfigError, match="nearest code"):
         ptq.sensitivity(digits.model, str(digits.calibration), ptq.QuantizeConfig(**settings))

@@ -187,6 +187,12 @@ _MADE_FROM = {
     "average, measured on calibration data; free at run time. Static and weight-only.  [no]",
 )
 @click.option(
+    "--tweak-norms/--no-tweak-norms",
+    default=False,
+    help="Let layer norms give their channels the mean and the deviation that they have in the "
+    "float network, measured on calibration data; free at run time.  [no]",
+)
+@click.option(
     "--equalize",
     is_flag=True,
     help="Move scales of channels between neighbouring layers, so that one scale suits all; kept "
@@ -289,7 +295,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         bits=8 if given["bits"] == shared.MIXED else given["bits"],
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
-        **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct")},
+        **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct", "tweak_norms")},
         **{n: given[n] for n in ("equalize", "smooth", "protect", "awq", "split_gates")},
         **{n: given[n] for n in ("data_free", "shape")},
         block=int(given["block"]),

@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 
-#: Ranges of weights chosen by outputs, weights rounded by GPTQ, or corrected biases.
-Step = Literal["seqmse", "gptq", "bias correction"]
+#: Ranges of weights chosen by outputs, weights rounded by GPTQ, corrected biases, or layer norms
+#: with other factors and shifts.
+Step = Literal["seqmse", "gptq", "bias correction", "norm tweaking"]
 
 
 class Refinement(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,7 +16,7 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         step: what was done.
-        layers: to how many weights or biases.
+        layers: to how many weights, biases or norms.
         samples: on how many calibration samples.
         before_db: SQNR of the outputs on some of those samples without it; ``None`` if exact.
         after_db: with it.
