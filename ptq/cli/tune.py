@@ -25,6 +25,7 @@ _NOT_HERE = frozenset(
     [
         *("output", "scheme", "bits", "prefer", "min-speedup", "on-slower", "stats", "eval-data"),
         *("labels", "json", "report", "force", "dry-run", "awq"),
+        *("max-size", "mean-bits", "min-sqnr", "data-free", "shape"),
     ]
 )
 
@@ -177,8 +178,9 @@ def command(model: Path, **given: Any) -> None:  # noqa: ANN401 - of many types
     fixed = _fixed()
     config = quantize.config_of({**fixed, **given}, found)
     with tune_bar() as on_tune:
-        run = quantize.run_options_of({**fixed, **given}, found)
-        run = replace(run, min_speedup=None, placement=None)
+        # limits of the same names are on one quantization there, and on the search here
+        run = quantize.run_options_of({**given, **fixed, **_same_place(given)}, found)
+        run = replace(run, placement=None)
         options = TuneOptions(run=run, on_tune=on_tune, **{name: given[name] for name in _OWN})
         try:
             tuned = tune(model, given["calib_data"], config, options)
@@ -191,6 +193,12 @@ def command(model: Path, **given: Any) -> None:  # noqa: ANN401 - of many types
     if not tuned.satisfied:
         raise ThresholdError(f"{tuned.verdict}; it is '{tuned.output}'")
     click.echo(f"\n{tuned.verdict}: {tuned.output}")
+
+
+def _same_place(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options about files, which mean here what they mean to `ptq quantize`."""
+    names = ("output", "json", "report", "force", "eval_data", "labels")
+    return {name: given[name] for name in names}
 
 
 def _said_of_trials(options: TuneOptions) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ptq.config import QuantizeConfig
+from ptq.errors import ConfigError
 from ptq.search.ladder import Rung
 
 #: By what part of the budget the last rungs may overrun it.
@@ -154,7 +155,10 @@ class Climb:
             worst = ranked
             if len(worst) < rung.float_layers:
                 return Step(rung, path, left_out="no more layers do damage")
-        changed = rung.settings(config, worst)
+        try:
+            changed = rung.settings(config, worst)
+        except ConfigError as error:  # what the user gave does not go with it
+            return Step(rung, path, left_out=str(error))
         return None if changed is None else Step(rung, path, changed, number, guess=guess)
 
     def _left(self, place: int, rung: Rung, steps: Sequence[Step]) -> float:

@@ -172,3 +172,10 @@ def test_what_has_the_same_kernels_need_not_be_placed_again():
     placed = Rung(name="placed", changes={"bias_correct": True}, cost=0.0, kernels=True)
     assert climb(trying, free, budget=12.0)[1].outcome is not None
     assert "about 10 s" in climb(trying, placed, budget=12.0)[1].left_out
+
+
+def test_what_does_not_go_with_the_settings_is_left_out():
+    refused = Rung(name="refused", changes={"bits": 3}, scheme="weight-only", alone=True)
+    steps = climb(Scripted(), refused, MSE)
+    assert "--bits 3" in steps[1].left_out
+    assert steps[2].outcome is not None
