@@ -16,7 +16,7 @@ from ptq.cli.progress import progress_bars
 _NOT_HERE = frozenset(
     [
         *("output", "format", "scheme", "bits", "edge-bits", "block", "prefer"),
-        *("max-size", "mean-bits", "min-sqnr"),
+        *("max-size", "mean-bits", "min-sqnr", "awq", "data-free", "shape", "protect"),
         *("seconds", "min-speedup", "on-slower", "labels", "json", "report", "allow-larger"),
         *("force", "dry-run", "rounding", "bias-correct"),
     ]

@@ -18,9 +18,12 @@ from ptq.config import Override, QuantizeConfig, Scheme
 _DENSE = frozenset({"MatMul"})
 _LINKED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
+#: The operator that has a gate.
+_GATED = frozenset({"HardSwish"})
+
 
 #: What a user may have asked of static models, and other schemes are tried without.
-_OF_STATIC = ("equalize", "smooth", "bias_correct", "rounding")
+_OF_STATIC = ("equalize", "smooth", "split_gates", "bias_correct", "rounding")
 
 _DEFAULTS = QuantizeConfig()
 
@@ -99,6 +102,7 @@ LADDER = (
     # -- what costs a pass over some samples
     Rung(name="bias correction", changes={"bias_correct": True}, cost=0.8),
     Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=1.5, needs=_DENSE),
+    Rung(name="split gates", changes={"split_gates": True}, kernels=True, cost=4.0, needs=_GATED),
     # -- sums of squares and searches
     Rung(name="gptq", changes=_ROUNDED, cost=4.0),
     Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=2.0),
@@ -119,6 +123,8 @@ LADDER = (
          alone=True, kernels=True),
     Rung(name="weights only, 8 bits, gptq", scheme="weight-only", changes=_ROUNDED, alone=True,
          kernels=True, cost=3.0),
+    Rung(name="4 bits, gptq", changes={"bits": 4, "weights_symmetric": False, **_ROUNDED},
+         alone=True, kernels=True, cost=4.0),
     Rung(name="weights only, 4 bits", scheme="weight-only", changes={"bits": 4}, alone=True,
          kernels=True),
     Rung(name="weights only, 4 bits, gptq and awq", scheme="weight-only",
