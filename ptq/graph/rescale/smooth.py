@@ -15,9 +15,12 @@ import numpy as np
 import onnx_ir as ir
 
 from ptq.errors import ModelError
-from ptq.graph.passes.edit import Initializers, constant, input_at, is_op, only_user
+from ptq.graph.passes.edit import Initializers, constant, input_at, ints_attribute, is_op, only_user
 from ptq.graph.rescale.apply import decoded
 from ptq.graph.rescale.linear import Float64, Linear, linear_of
+
+#: Attention from where its heads are put together back to what they were taken of, and the input.
+_ATTENTION = (("Reshape", 0), ("Transpose", 0), ("MatMul", 1), ("Transpose", 0), ("Reshape", 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,10 +90,14 @@ def _folded(
         ends = [i for i in (1, 2) if input_at(node, i) is not None]
         vectors += [(node, i) for i in ends]
         return True if all(_is_vector(input_at(node, i), channels) for i in ends) else None
+    heads = _heads(node, channels)
+    if heads is not None:
+        return _folded(heads, channels, vectors)
     if not is_op(node, "Add", "Mul"):
         return None
     for index in (0, 1):
-        if not _is_vector(node.inputs[index], channels):
+        one = is_op(node, "Mul") and _is_number(node.inputs[index])
+        if not _is_vector(node.inputs[index], channels) and not one:
             continue
         vectors.append((node, index))
         inner = node.inputs[1 - index]
@@ -99,6 +106,38 @@ def _folded(
         assert inner is not None
         return _folded(inner, channels, vectors) if only_user(inner) is node else None
     return None
+
+
+def _heads(node: ir.Node, channels: int) -> ir.Value | None:
+    """Return the values that attention takes means of, if that is what a Reshape puts together.
+
+    Each channel of them becomes that channel: factors pass through the product with the weights of
+    attention, whatever these are.
+    """
+    chain: list[ir.Node] = []
+    value = node.outputs[0]
+    for op_type, index in _ATTENTION:
+        before = value.producer()
+        if not is_op(before, op_type) or before is None or before.inputs[index] is None:
+            return None
+        if chain and only_user(value) is not chain[-1]:
+            return None
+        chain.append(before)
+        value = before.inputs[index]  # type: ignore[assignment]
+    if only_user(value) is not chain[-1]:
+        return None
+    swaps = all(ints_attribute(chain[i], "perm") == [0, 2, 1, 3] for i in (1, 3))
+    split = chain[4].outputs[0].shape
+    if not swaps or split is None or len(split) != 4:
+        return None
+    head, size = split[2], split[3]
+    whole = isinstance(head, int) and isinstance(size, int) and head * size == channels
+    return value if whole else None
+
+
+def _is_number(value: ir.Value | None) -> bool:
+    array = constant(value)
+    return array is not None and array.shape in ((), (1,)) and array.dtype == np.float32
 
 
 def _is_vector(value: ir.Value | None, channels: int) -> bool:

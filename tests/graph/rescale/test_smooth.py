@@ -10,6 +10,7 @@ from support.models import assert_close, load, op_types, random_feed, run
 
 from ptq.errors import ModelError
 from ptq.graph.check import Signature
+from ptq.graph.passes.infer_shapes import InferShapes
 from ptq.graph.rescale.apply import encode
 from ptq.graph.rescale.smooth import apply_smoothing, find_smoothable, inserted
 
@@ -53,7 +54,17 @@ GRAPHS = {
         "t = LayerNormalization <axis = -1> (x, g, h) z = MatMul (t, w) y = Add (t, z)",
         False,
     ),
-    "one number": ("[1] g, [5,4] w", "a = Erf (x) t = Mul (a, g) y = MatMul (t, w)", False),
+    "one number": ("[1] g, [5,4] w", "a = Erf (x) t = Mul (a, g) y = MatMul (t, w)", True),
+    "attention": (
+        "[5,6] v, [6] c, [6,4] w, [5,6] k",
+        """a = MatMul (x, v) b = Add (a, c) r = Reshape (b, split)
+           h = Transpose <perm = [0, 2, 1, 3]> (r) i = MatMul (x, k) j = Reshape (i, split)
+           q = Transpose <perm = [0, 2, 1, 3]> (j) o = Transpose <perm = [0, 2, 3, 1]> (j)
+           l = MatMul (q, o) p = Softmax <axis = -1> (l) m = MatMul (p, h)
+           z = Transpose <perm = [0, 2, 1, 3]> (m) t = Reshape (z, joined)
+           y = MatMul (t, w)""",
+        True,
+    ),
     "tanh": ("[5,4] w", "t = Tanh (x) y = MatMul (t, w)", False),
     "norm read twice": (
         "[5] g, [5] h, [5] k, [5,5] w",
@@ -65,10 +76,13 @@ GRAPHS = {
 
 def graph(weights: str, nodes: str) -> ir.Model:
     declared = ", ".join(f"float{weight}" for weight in weights.split(", "))
-    return load(f"""
-        g (float[N, 3, 5] x) => (float[N, 3, M] y) <{declared}, int64[1] last = {{-1}}> {{
+    model = load(f"""
+        g (float[N, 3, 5] x) => (float[N, 3, M] y) <{declared}, int64[1] last = {{-1}},
+         int64[4] split = {{0, 3, 3, 2}}, int64[3] joined = {{0, 3, 6}}> {{
           {nodes}
         }}""")
+    InferShapes()(model)  # heads are told by shapes
+    return model
 
 
 @pytest.mark.parametrize("name", GRAPHS)
