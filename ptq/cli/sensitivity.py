@@ -18,7 +18,7 @@ _NOT_HERE = frozenset(
         *("output", "format", "scheme", "bits", "edge-bits", "block", "prefer"),
         *("max-size", "mean-bits", "min-sqnr", "awq", "data-free", "shape", "protect"),
         *("seconds", "min-speedup", "on-slower", "labels", "json", "report", "allow-larger"),
-        *("force", "dry-run", "rounding", "bias-correct"),
+        *("force", "dry-run", "rounding", "bias-correct", "tweak-norms"),
     ]
 )
 
