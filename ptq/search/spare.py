@@ -18,6 +18,9 @@ from ptq.numerics.arrays import F64
 #: time, or the same data could give two answers.
 _GAP, _NODES = 0.02, 20_000
 
+#: Of all noise, a part of less than this is none.
+_NEGLIGIBLE = 1e-6
+
 
 def least_work(
     noise: F64, touching: Sequence[Sequence[int]], work: F64, limit: float
@@ -33,6 +36,7 @@ def least_work(
     total = float(noise.sum())
     if total <= limit:
         return ()
+    noise, touching = _that_matter(noise, touching)
     spent = np.r_[work / work.sum(), np.zeros(len(noise))]
     spared = np.r_[np.zeros(len(work)), noise / total]
     found = _solve(spent, touching, len(work), (spared, 1.0 - limit / total, np.inf))
@@ -53,10 +57,17 @@ def least_noise(
     total = float(noise.sum())
     if not total:
         return ()
+    noise, touching = _that_matter(noise, touching)
     spent = np.r_[work / work.sum(), np.zeros(len(noise))]
     spared = np.r_[np.zeros(len(work)), noise / total]
     found = _solve(-spared, touching, len(work), (spent, -np.inf, most / work.sum()))
     return () if found is None else found
+
+
+def _that_matter(noise: F64, touching: Sequence[Sequence[int]]) -> tuple[F64, list[Sequence[int]]]:
+    """Leave out parts that no sum feels: the solver warns of coefficients that small."""
+    kept = np.flatnonzero(noise > _NEGLIGIBLE * noise.sum())
+    return noise[kept], [touching[i] for i in kept.tolist()]
 
 
 def _solve(
