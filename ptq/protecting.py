@@ -9,7 +9,7 @@ will do (`ptq.search.spare`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -21,7 +21,7 @@ from ptq.numerics.arrays import F64
 from ptq.report.protection import ProtectedLayer, Protection
 from ptq.runtime.sizes import tensor_shapes
 from ptq.search.locate import locate
-from ptq.search.spare import least_noise, least_work
+from ptq.search.spare import least_noise
 from ptq.search.trials import Damage, Trials
 from ptq.version import Version
 from ptq.work import Work
@@ -35,19 +35,14 @@ _TRIALS = 64
 #: How much of the work may be left in float, or the result would be no integer model any more.
 _MOST_WORK = 0.25
 
-#: How much of it may be where the outputs do not come as near as they should.
-_LITTLE_WORK = 0.1
-
-#: Then the noise must fall below this share of what it is without.
-_WORTH = 0.8
-
 #: How much all layers count beside their work, so that no crowd of small ones is left in float.
 _COUNTED = 0.5
 
-#: By adding up, noise is aimed at that is so many decibels from what is asked for, in this order:
-#: the sum is above what is measured where noise is large, and below it where rounding stays.
-_STEPS_DB = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
+#: Shares of work and count together that are tried, one after the other.
+_SHARES = (0.03, 0.04, 0.06, 0.08, 0.11, 0.16, 0.22, 0.31, 0.43, 0.6)
 
+#: Where the outputs do not come as near as they should, a decibel is worth so much of the work.
+_WORK_OF_DB = 0.04
 
 #: Why they stay in float.
 _WHY = "protected: in integers it does too much to the outputs"
@@ -103,32 +98,22 @@ def protect(
     costs = _work_of(work, version.keep_float, sites, feeds[0])
     few_layers = _COUNTED / len(sites)
     touching = [part.layers for part in parts]
-
-    def choices() -> Iterator[tuple[int, ...]]:
-        for more_db in _STEPS_DB:
-            aim = float(10 ** (-(wanted_db + more_db) / 10))
-            chosen = least_work(located.noise, touching, costs + few_layers, aim)
-            if costs[list(chosen)].sum() > _MOST_WORK:
-                break
-            yield chosen
-        # where that is out of reach, a part of the way for a part of the work
-        yield least_noise(located.noise, touching, costs + few_layers, _LITTLE_WORK)
-
-    best: tuple[Damage, tuple[int, ...]] = (total, ())
-    measured: set[tuple[int, ...]] = {()}
-    for chosen in choices():
-        if chosen in measured:
+    tried: dict[tuple[int, ...], Damage] = {(): total}
+    for share in _SHARES:
+        chosen = least_noise(located.noise, touching, costs + few_layers, share)
+        if chosen in tried or costs[list(chosen)].sum() > _MOST_WORK:
             continue
-        measured.add(chosen)
         left = _left(work, version, [sites[i].name for i in chosen])
-        damage = trials.damage(switched.of_sites(names - left))
-        if damage.noise < best[0].noise:
-            best = damage, chosen
-        if damage.noise <= limit:
+        tried[chosen] = trials.damage(switched.of_sites(names - left))
+        if tried[chosen].noise <= limit:
             break
-    if best[0].noise > max(_WORTH * total.noise, limit):
-        best = total, ()
-    damage, chosen = best
+    else:
+
+        def worth(some: tuple[int, ...]) -> float:
+            return tried[some].sqnr_db - float(costs[list(some)].sum()) / _WORK_OF_DB
+
+        chosen = max(tried, key=worth)
+    damage = tried[chosen]
     return Protection(
         wanted_db=wanted_db,
         before_db=total.sqnr_db,
@@ -137,7 +122,7 @@ def protect(
         followed=len(_left(work, version, [sites[i].name for i in chosen])) - len(chosen),
         work=float(costs[list(chosen)].sum()),
         samples=len(feeds),
-        trials=located.measured + len(measured),
+        trials=located.measured + len(tried),
     )
 
 

@@ -3,7 +3,7 @@
 A tensor is spared its rounding only where every layer that reads it or puts it out is in float; a
 weight where its layer is. So what is chosen tends to be a stretch of neighbours, not single layers:
 a closure problem (Picard, "Maximal closure of a graph", Management Science 22, 1976), here with a
-limit on the noise that remains.
+limit on the work.
 """
 
 from __future__ import annotations
@@ -22,36 +22,16 @@ _GAP, _NODES = 0.02, 20_000
 _NEGLIGIBLE = 1e-6
 
 
-def least_work(
-    noise: F64, touching: Sequence[Sequence[int]], work: F64, limit: float
-) -> tuple[int, ...]:
-    """Return the layers of least work that must be in float for the noise to stay within a limit.
-
-    Args:
-        noise: of each part (a tensor or a weight), ``(parts,)``, 0 or more.
-        touching: by part, the layers that round it, one or more.
-        work: of each layer, ``(layers,)``, more than 0.
-        limit: on the sum of the noise of the parts that some layer still rounds, 0 or more.
-    """
-    total = float(noise.sum())
-    if total <= limit:
-        return ()
-    noise, touching = _that_matter(noise, touching)
-    spent = np.r_[work / work.sum(), np.zeros(len(noise))]
-    spared = np.r_[np.zeros(len(work)), noise / total]
-    found = _solve(spent, touching, len(work), (spared, 1.0 - limit / total, np.inf))
-    return tuple(range(len(work))) if found is None else found
-
-
 def least_noise(
     noise: F64, touching: Sequence[Sequence[int]], work: F64, most: float
 ) -> tuple[int, ...]:
     """Return the layers that leave least noise when they are in float, within so much work.
 
     Args:
-        noise: as for `least_work`.
-        touching: likewise.
-        work: likewise.
+        noise: of each part (a tensor or a weight), ``(parts,)``, 0 or more; a part is spared where
+            no layer rounds it.
+        touching: by part, the layers that round it, one or more.
+        work: of each layer, ``(layers,)``, more than 0.
         most: limit on the work of the layers in float, 0 or more.
     """
     total = float(noise.sum())

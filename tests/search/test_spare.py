@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptq.search.spare import least_noise, least_work
+from ptq.search.spare import least_noise
 
 LAYERS = 5
 
@@ -29,22 +29,6 @@ def remaining(noise, touching, chosen):
 
 @settings(max_examples=60, deadline=None)
 @given(problems())
-def test_no_set_of_layers_is_enough_with_less_work(problem):
-    noise, touching, work, limit = problem
-    chosen = least_work(noise, touching, work, limit)
-    assert remaining(noise, touching, chosen) <= limit
-    enough = [
-        work[list(some)].sum()
-        for count in range(LAYERS + 1)
-        for some in combinations(range(LAYERS), count)
-        if remaining(noise, touching, some) <= limit
-    ]
-    # the solver may stop within its gap, of the work of all layers
-    assert work[list(chosen)].sum() <= min(enough) * 1.02 + 1e-6
-
-
-@settings(max_examples=60, deadline=None)
-@given(problems())
 def test_no_set_of_layers_leaves_less_noise_within_the_work(problem):
     noise, touching, work, most = problem
     chosen = least_noise(noise, touching, work, most)
@@ -63,4 +47,5 @@ def test_no_set_of_layers_leaves_less_noise_within_the_work(problem):
 
 def test_a_tensor_is_spared_only_where_all_that_round_it_are_in_float():
     noise, touching = np.array([1.0, 0.1]), [(0, 1), (2,)]
-    assert least_work(noise, touching, np.array([1.0, 1.0, 1.0]), 0.5) == (0, 1)
+    assert least_noise(noise, touching, np.array([1.0, 1.0, 1.0]), 1.5) == (2,)
+    assert least_noise(noise, touching, np.array([1.0, 1.0, 1.0]), 2.5) == (0, 1)
