@@ -10,10 +10,13 @@ from ptq.weights import weight_quantizers
 
 
 def test_the_methods_are_the_files():
-    wanted = {"aciq", "auto", "minmax", "ema", "scale", "percentile", "kl", "mse", "qcode"}
+    wanted = {
+        *("aciq", "auto", "cosine", "ema", "kl", "lapq", "lp", "minmax", "mse", "percentile"),
+        *("qcode", "scale"),
+    }
     assert set(solvers()) == wanted
     assert list(solvers()) == sorted(wanted)
-    assert set(weight_quantizers()) == {"minmax", "percentile", "mse", "qcode"}
+    assert set(weight_quantizers()) == {"minmax", "percentile", "mse", "qcode", "seqmse"}
 
 
 def test_a_method_can_be_written_as_text():
@@ -32,7 +35,7 @@ def test_options_given_in_python_must_have_their_type():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("entropy", "unknown calibration method 'entropy'; choose one of: aciq, auto, ema"),
+        ("entropy", "unknown calibration method 'entropy'; choose one of: aciq, auto, cosine, ema"),
         ("percentil", "did you mean 'percentile'"),
         ("", "unknown calibration method ''"),
         ("kl:bin=4", "option of the calibration method 'kl'.*'bin'.*did you mean 'bins'"),

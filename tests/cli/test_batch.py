@@ -140,7 +140,7 @@ def test_out_is_the_folder_of_all_models(batch):
             [],
             "models/one.onnx: unknown calibration method 'median'",
         ),
-        (QUANTIZE + "bits = 3\n" + ALL, [], "models/one.onnx: --bits 3 is not supported"),
+        (QUANTIZE + "bits = 9\n" + ALL, [], "models/one.onnx: --bits 9 is not supported"),
         (QUANTIZE.replace("{name}", "m") + ALL, [], "are both to be written to 'int8/m.onnx'"),
         (CHECK + ALL, [], "models/one.onnx: missing option '--data'"),
         ("[quantize\n", [], "is not TOML"),

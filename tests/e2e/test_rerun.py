@@ -12,7 +12,7 @@ from support.models import write
 
 import ptq
 from ptq import Override, PinnedPlacement
-from ptq.calibration import observe_tensors
+from ptq.calibration import observe_apart
 from ptq.data import ImageOptions, open_dataset
 from ptq.errors import ConfigError, ModelError
 from ptq.graph.protos import parse_tensor
@@ -151,9 +151,9 @@ def test_the_bytes_depend_on_the_placement_and_not_on_those_tried_before(pooled,
 
     def recorded(source, tensors, *given, **more):
         passes.append(tuple(tensors))
-        return observe_tensors(source, tensors, *given, **more)
+        return observe_apart(source, tensors, *given, **more)
 
-    monkeypatch.setattr("ptq.work.observe_tensors", recorded)
+    monkeypatch.setattr("ptq.work.observe_apart", recorded)
     source = open_source(pooled.model)
     first, second, third, _ = [n.name for n in source.model.graph if n.op_type in LINEAR]
     tried = [(first,), (second,), (third,), (first, third), (second, third)]
