@@ -102,8 +102,8 @@ class Refiner:
         sites: what becomes integer.
         emit: quantizes it.
         choose: the factors of the range of one layer's weight, or ``None`` if its range stays.
-        error: that of the outputs of a quantized model (`OutputScore.error`).
-        feeds: calibration samples.
+        error: that of the outputs of a quantized model (`OutputScore.error`), on other samples.
+        feeds: calibration samples to look at.
         stages: told of what takes time.
         threads: within an operator.
         means: of channels of tensors, where they are known without samples.

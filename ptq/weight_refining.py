@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ptq.data.dataset import Dataset, evenly_spaced
+from ptq.data.dataset import Dataset
 from ptq.data.feeds import Feed
 from ptq.graph.save import to_bytes
 from ptq.graph.types import Model
 from ptq.graph.weight_errors import tap_weight_errors
 from ptq.graph.weight_layers import bias_slot
+from ptq.looked_at import LookedAt
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.progress import Stages
@@ -25,34 +26,8 @@ from ptq.weight_rounding import RoundedWeights, WeightRounder
 #: Samples that are looked at, those included that choose; more take time, fewer cost accuracy.
 _SAMPLES = 96
 
-#: Of fewer samples none are kept out to choose on; of more, a quarter, but no more than needed.
-_FEWEST, _MOST_CHOSEN_ON = 8, 16
-
 #: What there is before anything was looked at.
 NOTHING = RoundedWeights({}, {})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LookedAt:
-    """Samples, of which some are kept out to choose on.
-
-    Attributes:
-        rounded_on: what weights are rounded and biases corrected on.
-        chosen_on: what each step is judged on; the same if there are few.
-    """
-
-    rounded_on: Sequence[Feed]
-    chosen_on: Sequence[Feed]
-
-    @classmethod
-    def of(cls, data: Dataset) -> LookedAt:
-        """Return the first samples of some data, split."""
-        feeds = list(islice(iter(data), _SAMPLES))
-        if len(feeds) < _FEWEST:
-            return cls(feeds, feeds)
-        kept = evenly_spaced(len(feeds), min(len(feeds) // 4, _MOST_CHOSEN_ON))
-        others = [feed for i, feed in enumerate(feeds) if i not in kept]
-        return cls(others, [feeds[i] for i in kept])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +61,10 @@ class WeightRefiner:
             gptq: whether to round weights by GPTQ.
             biases: whether to correct biases.
         """
-        looked_at = LookedAt.of(self.data)
+        looked_at = LookedAt.of(list(islice(iter(self.data), _SAMPLES)))
         trial = Trial(list(looked_at.chosen_on), self.source)
         rounder = WeightRounder(self.source.model, self.source.folder, self.written, self.threads)
-        feeds = looked_at.rounded_on
+        feeds = looked_at.refined_on
 
         def rounded(_: RoundedWeights) -> tuple[RoundedWeights, int]:
             with self.stages.stage("round", rounder.passes() * len(feeds)) as step:

@@ -37,6 +37,7 @@ from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
 from ptq.graph.workload import products_per_value
 from ptq.inputs import Inputs
+from ptq.looked_at import LookedAt
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
@@ -69,8 +70,8 @@ _REPAIRS = 3
 #: Samples on which a search over the network's output measures each trial.
 _SEARCH_SAMPLES = 16
 
-#: Samples on which the outputs of layers are looked at.
-_REFINED_SAMPLES = 64
+#: Samples on which the outputs of layers are looked at, those included that choose.
+_REFINED_SAMPLES = 80
 
 
 class Work:
@@ -140,15 +141,15 @@ class Work:
     def refine(self, path: Path, form: FileFormat, version: Version) -> Version:
         """Write a version again, with what is found by looking at the outputs of its layers.
 
-        Each step is taken where it makes the outputs of the network better. Later versions with
-        the same nodes in float have them, too.
+        Each step is taken where it makes the outputs of the network better, on samples that it has
+        not seen. Later versions with the same nodes in float have them, too.
 
         Raises:
             ConfigError: there is no calibration data.
         """
         kept, plan, config = version.keep_float, version.plan, self.config
-        feeds = self._feeds(config.refinements[0], _REFINED_SAMPLES)
-        trial = Trial(feeds[:_SEARCH_SAMPLES], self.source)
+        looked_at = LookedAt.of(self._feeds(config.refinements[0], _REFINED_SAMPLES))
+        trial = Trial(list(looked_at.chosen_on), self.source)
 
         def emit(refined: Refined) -> tuple[Model, Mapping[str, QTensor]]:
             model = self.source.model.clone()
@@ -163,7 +164,8 @@ class Work:
         symmetric = {n.name: n.weight_symmetric for n in plan.nodes}
         refiner = Refiner(
             self.source, self._sites(kept), emit, choose,
-            lambda model: trial.error(to_bytes(model)), feeds, self.stages, self.threads,
+            lambda model: trial.error(to_bytes(model)),
+            looked_at.refined_on, self.stages, self.threads,
             known_means(self.source) if config.data_free else {},
         )  # fmt: skip
         found, done = refiner.refine(

@@ -18,7 +18,8 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
         step: what was done.
         layers: to how many weights, biases or norms.
         samples: on how many calibration samples.
-        before_db: SQNR of the outputs on some of those samples without it; ``None`` if exact.
+        before_db: SQNR of the outputs without it, on other samples if there are 8 or more, else on
+            those; ``None`` if exact.
         after_db: with it.
         kept: whether it is in the file: not where it made the outputs worse.
     """

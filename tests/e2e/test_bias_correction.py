@@ -6,6 +6,7 @@ import ptq
 from ptq.errors import ConfigError
 from ptq.options import RunOptions
 from ptq.runtime.weight_errors import mean_errors
+from ptq.trial import Trial
 
 
 def test_corrected_biases_bring_the_outputs_nearer(made):
@@ -33,6 +34,27 @@ def test_a_correction_that_does_harm_is_not_done(made, quantized, monkeypatch):
     assert done.after_db < done.before_db
     assert any("not done" in notice for notice in result.report.notices)
     assert len(result.output.read_bytes()) - len(plain) < 100  # the recipe says more
+
+
+def test_a_step_is_judged_on_samples_that_it_has_not_seen(quantized, monkeypatch):
+    judged_on, seen = [], []
+
+    def trial(feeds, source):
+        judged_on.extend(feeds)
+        return Trial(feeds, source)
+
+    def errors(tapped, feeds, *given, **options):
+        seen.extend(feeds)
+        return mean_errors(tapped, feeds, *given, **options)
+
+    monkeypatch.setattr("ptq.work.Trial", trial)
+    monkeypatch.setattr("ptq.refining.mean_errors", errors)
+    [done] = quantized(options=RunOptions(samples=32), bias_correct=True).report.refinements
+    assert done.samples == len(seen) == 24
+    known = {feed["input"].tobytes() for feed in seen}
+    others = {feed["input"].tobytes() for feed in judged_on}
+    assert len(others) == 8
+    assert not known & others
 
 
 def test_threads_do_not_change_the_bytes(quantized):

@@ -83,11 +83,12 @@ def test_other_runtimes_get_the_codes_in_int8(quantized):
     assert set(result.report.weight_bits) == {8, 4}
 
 
-def test_codes_of_few_bits_are_refined_too(quantized):
-    plain = quantized(**FOUR, options=FEW).report.accuracy
-    refined = quantized(**FOUR, options=FEW, rounding="gptq").report
+def test_codes_of_few_bits_are_refined_too(digits, quantized):
+    options = RunOptions(samples=32, evaluation=str(digits.evaluation))
+    plain = quantized(**FOUR, options=options).report.accuracy
+    refined = quantized(**FOUR, options=options, rounding="gptq").report
     assert [step.kept for step in refined.refinements] == [True]
-    assert refined.accuracy.sqnr_db > plain.sqnr_db + 3
+    assert refined.accuracy.sqnr_db > plain.sqnr_db + 2
 
 
 def test_the_spelling_of_papers_means_asymmetric_weights(digits, tmp_path):

@@ -1,0 +1,34 @@
+"""Which calibration samples a model is refined on, and which say whether that made it better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ptq.data.dataset import evenly_spaced
+from ptq.data.feeds import Feed
+
+#: Of fewer samples none are kept out to choose on; of more, a quarter, but no more than needed.
+_FEWEST, _MOST_CHOSEN_ON = 8, 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LookedAt:
+    """Samples, of which some are kept out to choose on.
+
+    Attributes:
+        refined_on: what weights are rounded and biases corrected on.
+        chosen_on: what each step is judged on, 16 at most; the same ones if there are few.
+    """
+
+    refined_on: Sequence[Feed]
+    chosen_on: Sequence[Feed]
+
+    @classmethod
+    def of(cls, feeds: Sequence[Feed]) -> LookedAt:
+        """Return samples, split: the kept ones are spread evenly."""
+        if len(feeds) < _FEWEST:
+            return cls(feeds, feeds)
+        kept = evenly_spaced(len(feeds), min(len(feeds) // 4, _MOST_CHOSEN_ON))
+        others = [feed for i, feed in enumerate(feeds) if i not in kept]
+        return cls(others, [feeds[i] for i in kept])
