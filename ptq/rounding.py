@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,18 +16,22 @@ from ptq.graph.passes.edit import constant, is_op
 from ptq.graph.site import Site, Sites
 from ptq.graph.site_weights import may_saturate
 from ptq.graph.types import Model
-from ptq.numerics.affine import QTensor
+from ptq.numerics.affine import QParams, QTensor
 from ptq.numerics.arrays import F64, AnyArray
-from ptq.numerics.gptq import Grid, output_errors, round_by_gptq
+from ptq.numerics.gptq import Grid
 from ptq.numerics.pairs import PAIR_LIMIT, orders_of, partners
+from ptq.numerics.solutions import DAMPINGS, Solution, solutions
 from ptq.runtime.grams import grams
 from ptq.stats.gram import Gram
 
 #: How many times the network is run on the feeds, unless the sums would take too much memory.
 _PASSES = 8
 
-#: What to add to the diagonal: the less, the better on the data, and the worse on other data.
-_DAMPINGS = (0.01, 0.1)
+#: With fewer bits scales and codes are fitted to one another: the second of the `solutions`.
+_FULL_BITS, _WAYS = 8, 2
+
+#: What is left of a power of two without its exponent.
+_OF_POWERS = 0.5
 
 #: Layers with more inputs for each output are left as they are: their sums alone would take more
 #: than a third of a gigabyte. It is 3x3 over 512 channels.
@@ -76,7 +81,7 @@ def round_weights(
     Left out are weights of batches of matrices, and of layers with very many inputs.
 
     What the layers read is observed in the quantized network, with the weights of earlier passes
-    rounded already. Scales and zero points stay.
+    rounded already. Zero points stay, and with 8 bits scales.
 
     Args:
         sites: of the float model.
@@ -221,23 +226,47 @@ def _columns(site: Site) -> int:
 
 
 def _rounded(site: Site, written: QTensor, halves: Halves) -> QTensor:
-    """Return a weight rounded with the damping that does best on the other half of the data."""
+    """Return a weight rounded with what does best on the other half of the data."""
     found = problem(site, written)
     w, grid = found.w, found.grid
     first, second = (gram.total for gram in halves)
+    ways = _WAYS if written.qparams.qtype.bits < _FULL_BITS else 1
+    block = _block(written.qparams, w.shape[2])
 
-    def held_out(damping: float) -> float:
-        codes = round_by_gptq(w, first, grid, damping=damping)
-        return float(output_errors(w, codes, grid, second).sum())
+    def solved(moments: F64, damping: float) -> Iterator[Solution]:
+        return islice(solutions(w, moments, grid, damping, block), ways)
 
+    held_out = {
+        (damping, way): float(solution.errors(w, second).sum())
+        for damping in DAMPINGS
+        for way, solution in enumerate(solved(first, damping))
+    }
+    damping, way = min(held_out, key=lambda t: held_out[t])
     whole = first + second
-    codes = round_by_gptq(w, whole, grid, damping=min(_DAMPINGS, key=held_out))
-    errors = (output_errors(w, c, grid, whole) for c in (codes, found.nearest))
-    better = np.less(*errors)[:, :, None]
-    chosen = np.where(better, codes, found.nearest)
+    best = next(islice(solved(whole, damping), way, None))
+    nearest = Solution(found.nearest, grid)
+    better = (best.errors(w, whole) < nearest.errors(w, whole))[:, :, None]
+    codes = np.where(better, best.codes, nearest.codes)
+    scale = np.where(better, best.grid.scale, grid.scale)[:, :, 0]
     axis = rows_axis(site)
     assert axis is not None
-    return QTensor(_as_written(chosen, written.codes, axis), written.qparams)
+    return QTensor(_as_written(codes, written.codes, axis), _with_scale(written.qparams, scale))
+
+
+def _block(params: QParams, columns: int) -> int | None:
+    """Return how many columns of a row share a scale that may change: all, or ``None``.
+
+    It may not where rows share it, and where it is a power of two.
+    """
+    powers = np.all(np.frexp(params.scale)[0] == _OF_POWERS)
+    return None if params.axis is None or powers else columns
+
+
+def _with_scale(params: QParams, scale: F64) -> QParams:
+    """Return parameters with other scales of rows, shape ``(groups, rows)``."""
+    if params.axis is None:
+        return params
+    return replace(params, scale=scale.reshape(-1).astype(np.float32))
 
 
 def problem(site: Site, written: QTensor) -> Problem:

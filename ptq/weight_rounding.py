@@ -19,21 +19,14 @@ from ptq.graph.weight_layers import WeightLayer, find_weight_layers, tap_layers,
 from ptq.numerics.affine import QParams, QTensor, per_element
 from ptq.numerics.arrays import F32, F64, AnyArray
 from ptq.numerics.blocks import BlockFormat, quantize_blocks
-from ptq.numerics.descent import descend
-from ptq.numerics.gptq import Grid, output_errors, round_by_gptq, with_damping
-from ptq.numerics.refit import refit_scales
+from ptq.numerics.gptq import Grid
+from ptq.numerics.solutions import DAMPINGS, Solution, solutions
 from ptq.runtime.grams import grams
 from ptq.stats.gram import Gram
 
 #: How many times the network is run on the feeds at most. Each time the layers that have as many
 #: others before them are rounded, so that all read what those before make of their input.
 _PASSES = 64
-
-#: What to add to the diagonal: the less, the better on the data, and the worse on other data.
-_DAMPINGS = (0.01, 0.1)
-
-#: How often scales are fitted to codes and codes to scales.
-_ROUNDS = 2
 
 #: Layers with more inputs for each output are left as they are; as in `ptq.rounding`.
 _MOST_COLUMNS = 4608
@@ -188,53 +181,26 @@ def _added(halves: Sequence[tuple[Gram, Gram]]) -> tuple[Gram, Gram]:
     return first, second
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Solution:
-    """Codes of a stack of matrices, and what they mean."""
-
-    codes: F64
-    grid: Grid
-
-
 def _rounded(layer: WeightLayer, written: QTensor, first: F64, second: F64) -> QTensor:
     """Return a weight rounded with what does best on the other half of the data."""
     w = _problem_rows(layer, layer.array).astype(np.float64)
-    nearest = _Solution(
+    nearest = Solution(
         _problem_rows(layer, written.codes.reshape(layer.array.shape)).astype(np.float64),
         _grid(layer, written.qparams),
     )
     block = _block(layer, written.qparams)
     tried = {
         (damping, polished): found
-        for damping in _DAMPINGS
-        for polished, found in enumerate(_solutions(w, first, nearest.grid, damping, block))
+        for damping in DAMPINGS
+        for polished, found in enumerate(solutions(w, first, nearest.grid, damping, block))
     }
-    damping, polished = min(tried, key=lambda t: float(_errors(w, tried[t], second).sum()))
+    damping, polished = min(tried, key=lambda t: float(tried[t].errors(w, second).sum()))
     whole = first + second
-    found = list(_solutions(w, whole, nearest.grid, damping, block))[polished]
-    better = (_errors(w, found, whole) < _errors(w, nearest, whole))[:, :, None]
+    found = list(solutions(w, whole, nearest.grid, damping, block))[polished]
+    better = (found.errors(w, whole) < nearest.errors(w, whole))[:, :, None]
     codes = np.where(better, found.codes, nearest.codes)
     scale = np.where(better, found.grid.scale, nearest.grid.scale)
     return _as_written(layer, codes, scale, written)
-
-
-def _solutions(
-    w: F64, moments: F64, grid: Grid, damping: float, block: int | None
-) -> Iterator[_Solution]:
-    """Yield the codes of GPTQ, then these with scales and codes fitted to one another."""
-    codes = round_by_gptq(w, moments, grid, damping=damping)
-    yield _Solution(codes, grid)
-    damped = with_damping(moments, damping)
-    for _ in range(_ROUNDS):
-        if block is not None:
-            scale = refit_scales(w, codes, damped, grid, block)
-            grid = Grid(scale, grid.zero_point, grid.qmin, grid.qmax, grid.partners, grid.limit)
-        codes = descend(w, codes, damped, grid)
-    yield _Solution(codes, grid)
-
-
-def _errors(w: F64, found: _Solution, moments: F64) -> F64:
-    return output_errors(w, found.codes, found.grid, moments)
 
 
 # -- how a weight is written, and how it is seen as a stack of matrices ---------------------------

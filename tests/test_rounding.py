@@ -1,5 +1,7 @@
 """Rounding the layers of small networks: no channel gets worse on the data, whatever the layer."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -18,6 +20,8 @@ from ptq.weights.seqmse import SeqMseQuantizer, ShrunkQuantizer
 AVX2 = Settings(
     calib="minmax", weight_range="minmax", symmetric=False, target=load_target("ort-cpu-x86-avx2")
 )
+
+FOUR = replace(ORDINARY, weight_range="mse", bits=4)
 
 LAYERS = {
     "conv": ("float[5, 4, 3, 3] w", "y = Conv <pads = [1, 1, 1, 1], strides = [2, 1]> (x, w)"),
@@ -63,7 +67,9 @@ def errors(made, tensor, feed, axis):
     return np.square(np.moveaxis(lost.astype(np.float64), axis, 0).reshape(lost.shape[axis], -1))
 
 
-@pytest.mark.parametrize("settings", [ORDINARY, AVX2], ids=["here", "saturating"])
+@pytest.mark.parametrize(
+    "settings", [ORDINARY, AVX2, FOUR], ids=["here", "saturating", "four bits"]
+)
 @pytest.mark.parametrize("name", LAYERS)
 def test_no_channel_gets_worse_on_the_data_it_was_rounded_on(name, settings, tmp_path):
     declared, layer = LAYERS[name]
@@ -111,6 +117,42 @@ def test_the_factors_of_ranges_are_those_of_least_output_error(name, settings, t
     taken = np.take_along_axis(np.array(losses), chosen[None], axis=0)[0]
     # the sums are of float32 products
     np.testing.assert_allclose(taken, np.min(losses, axis=0), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fitted"),
+    [
+        (FOUR, True),
+        (replace(FOUR, weights_symmetric=False), True),
+        (ORDINARY, False),
+        (replace(FOUR, per_channel=False), False),
+        (Settings(bits=4), False),  # powers of two
+    ],
+)
+def test_scales_are_fitted_to_few_bits(settings, fitted, tmp_path):
+    declared, layer = LAYERS["grouped"]
+    text = f"g (float[N, 4, 6, 6] x) => (float[N, C, H, W] y) <{declared}> {{ {layer} }}"
+    made = quantize(text, settings=settings)
+    feed = {"x": on_grid(made, "x", (12, 4, 6, 6))}
+    found, nearest = (t["w"].qparams for t in rounded(made, [feed], tmp_path))
+    assert (found.qtype, found.axis) == (nearest.qtype, nearest.axis)
+    np.testing.assert_array_equal(found.zero_point, nearest.zero_point)
+    changed = found.scale != nearest.scale
+    assert changed.any() == fitted
+    assert np.all(np.abs(np.log2(found.scale / nearest.scale)) <= 1)
+
+
+def test_what_was_found_is_what_is_written(tmp_path):
+    declared, layer = LAYERS["conv"]
+    text = f"g (float[N, 4, 6, 6] x) => (float[N, C, H, W] y) <{declared}> {{ {layer} }}"
+    made = quantize(text, settings=FOUR)
+    found, _ = rounded(made, [{"x": on_grid(made, "x", (12, 4, 6, 6))}], tmp_path)
+    model, sites = made.source.clone(), made.settings.sites
+    written = emit_qdq(
+        model, sites(model), made.plan, made.settings.quantize_weight, rounded=found
+    ).tensors["w"]
+    np.testing.assert_array_equal(written.codes, found["w"].codes)
+    np.testing.assert_array_equal(written.qparams.scale, found["w"].qparams.scale)
 
 
 def test_weights_that_are_no_stack_of_matrices_are_left(tmp_path):

@@ -151,7 +151,7 @@ class ParameterEmitter:
             self.known[site.name, *key] = found
         if found.widened:
             self.widened.append(site.name)
-        tensor = rounded_alike(found.tensor, self.rounded.get(name_of(weight)))
+        tensor = rounded_alike(found.tensor, self.rounded.get(name_of(weight)), bias, input_scale)
         self.found.setdefault(name_of(weight), tensor)
         self.widths[tensor.qparams.qtype.bits] += tensor.codes.size
         dequantized = self._dequantized(name_of(weight), tensor, site.node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,22 +69,32 @@ def quantize_site_weight(
     return SiteWeight(unsaturated(site, array, tensor), widened)
 
 
-def rounded_alike(tensor: QTensor, rounded: QTensor | None) -> QTensor:
-    """Return a weight with codes that were found for it before, where its scales are still those.
+def rounded_alike(
+    tensor: QTensor, rounded: QTensor | None, bias: np.ndarray | None, input_scale: np.float32
+) -> QTensor:
+    """Return a weight as it was found before, where its scales still do for the bias.
 
     Args:
         tensor: the weight.
-        rounded: the same in other codes; a larger scale may have become necessary since.
+        rounded: the same in other codes, and maybe with other scales; larger ones may have become
+            necessary since.
+        bias: of the site, or ``None``.
+        input_scale: the step of its activation.
     """
     if rounded is None:
         return tensor
     new, old = tensor.qparams, rounded.qparams
-    same = (new.scale == old.scale) & (new.zero_point == old.zero_point)
+    if (new.qtype, new.axis) != (old.qtype, old.axis):
+        return tensor
+    fits = new.zero_point == old.zero_point
+    if bias is not None:
+        fits &= _bias_fits(bias.reshape(-1), input_scale, old.scale)
+    scale = np.where(fits, old.scale, new.scale)
     if new.axis is not None:
         spread = [1] * tensor.codes.ndim
         spread[new.axis] = -1
-        same = same.reshape(spread)
-    return QTensor(np.where(same, rounded.codes, tensor.codes), new)
+        fits = fits.reshape(spread)
+    return QTensor(np.where(fits, rounded.codes, tensor.codes), replace(new, scale=scale))
 
 
 def _of_one_channel(tensor: QTensor) -> QTensor:
@@ -124,8 +134,13 @@ def bias_fits(bias: np.ndarray | None, input_scale: np.float32, weight: QTensor)
     """Return whether the codes of a bias at this scale fit int32, with room for the sum."""
     if bias is None:
         return True
-    step = input_scale.astype(np.float64) * weight.qparams.scale
-    return bool(np.all(np.abs(bias.reshape(-1)) <= step * BIAS_LIMIT))
+    return bool(np.all(_bias_fits(bias.reshape(-1), input_scale, weight.qparams.scale)))
+
+
+def _bias_fits(bias: np.ndarray, input_scale: np.float32, scale: np.ndarray) -> np.ndarray:
+    """Return where it does; scales of a weight are one for each channel, or one for all."""
+    fits = np.abs(bias) <= input_scale.astype(np.float64) * scale * BIAS_LIMIT
+    return fits if scale.ndim else np.asarray(fits.all())
 
 
 def _widened(

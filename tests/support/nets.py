@@ -7,7 +7,7 @@ value that the plan quantizes rounded by numpy. Nothing of it looks at the graph
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -55,6 +55,7 @@ class Settings:
     exclude: tuple[str, ...] = ()
     keep_float: tuple[tuple[str, str], ...] = ()
     target: Target = TARGET
+    bits: int = 8
 
     @property
     def solver(self) -> Solver:
@@ -72,7 +73,7 @@ class Settings:
 
     def quantize_weight(self, _: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
         quantizer = parse_weights(self.weight_range)
-        qtype = QType.parse(self.target.weight)
+        qtype = replace(QType.parse(self.target.weight), bits=self.bits)
         return quantizer.quantize(
             w, qtype, axis=axis if self.per_channel else None, symmetric=symmetric
         )
