@@ -173,6 +173,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         split_gates: likewise, whether HardSwish inputs are cut where nothing comes through, and
             gates computed apart where channels can be rescaled behind them; ``None`` tries the cut,
             which costs nothing, where the outputs are further off than ``protect`` says.
+        split_outliers: likewise, whether channels with outliers that dense layers read are split
+            into copies of equal shares.
         qcode_objective: what ``--calib qcode`` makes small: the error of each tensor (``mse``),
             its divergence (``kl``), or the error of the network's output (``output``).
         op_types: the only operator types that may become integer; empty for all the target runs.
@@ -214,6 +216,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     smooth: bool | None = None
     awq: bool = False
     split_gates: bool | None = None
+    split_outliers: bool = False
     data_free: bool = False
     shape: tuple[str, ...] = ()
     qcode_objective: QCodeObjective = "mse"
@@ -274,6 +277,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             f"--scheme {self.scheme}": self.scheme != "static",
             "--smooth": bool(self.smooth),
             "--split-gates": bool(self.split_gates),
+            "--split-outliers": self.split_outliers,
             f"--rounding {self.rounding}": self.rounding != "nearest",
             f"--calib {self.calib}": self.calib.partition(":")[0] in _OF_DATA,
             f"--qcode-objective {self.qcode_objective}": self.qcode_objective == "output",
@@ -391,6 +395,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             "--equalize": self.equalizes,
             "--smooth": self.smooth,
             "--split-gates": self.split_gates,
+            "--split-outliers": self.split_outliers,
             "--awq": self.awq,
         }
         return tuple(option for option, given in options.items() if given)

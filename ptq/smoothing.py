@@ -42,7 +42,7 @@ _WORTH = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class _Rounding:
+class Rounding:
     """How values are quantized in a trial."""
 
     solver: Solver
@@ -54,7 +54,7 @@ class _Rounding:
     weights_symmetric: bool
 
     @classmethod
-    def of(cls, config: QuantizeConfig) -> _Rounding:
+    def of(cls, config: QuantizeConfig) -> Rounding:
         """Return how these settings quantize; overrides are left out."""
         target, solver = load_target(config.target), config.solver()
         return cls(
@@ -106,8 +106,8 @@ def smoothing_factors(
         extremes = observe_channels(
             tapped, data, threads=threads, folder=source.folder, on_feed=step
         )
-        rows = _rows(source, tensors, data, threads)
-        rounding = _Rounding.of(config)
+        rows = some_rows(source, tensors, data, threads)
+        rounding = Rounding.of(config)
         found = {}
         for tensor in tensors:
             sizes = extremes[tensor.name].magnitudes
@@ -133,7 +133,7 @@ def smoothing(sizes: Float64, weights: Float64, strength: float) -> Float64:
     return scale
 
 
-def _best(tensor: Smoothable, sizes: Float64, rows: F32, rounding: _Rounding) -> str | None:
+def _best(tensor: Smoothable, sizes: Float64, rows: F32, rounding: Rounding) -> str | None:
     """Return the factors of the least error, or ``None`` if none are worth it."""
     weights = [reader.matrix() for reader in tensor.readers]
     largest = np.max([np.abs(w).max(axis=1) for w in weights], axis=0).astype(np.float64)
@@ -148,7 +148,7 @@ def _best(tensor: Smoothable, sizes: Float64, rows: F32, rounding: _Rounding) ->
     return tried[best] if errors[best] < (1 - worth) * plain else None
 
 
-def _rows(
+def some_rows(
     source: Source, tensors: Sequence[Smoothable], data: Dataset, threads: int
 ) -> dict[str, F32]:
     """Return some rows of each tensor, evenly spaced over the first samples."""

@@ -26,6 +26,7 @@ from ptq.rescaling import at_strength, divided_normals, equalizing_factors
 from ptq.schemes import SchemeWriter
 from ptq.smoothing import smoothing_factors
 from ptq.source import Source
+from ptq.splitting import split_channels
 from ptq.trial import Trial
 from ptq.work import Work
 
@@ -89,6 +90,10 @@ def transformed(
         candidates = [at_strength(factors, strength) for strength in _STRENGTHS]
         why = "no layers are linked by what a scale passes through"
         found = trials.best("equalized", found, [r.equalized for r in candidates], why)
+    if config.split_outliers:
+        split = split_channels(found, data, config, stages, threads=threads)
+        why = "no dense layer's error was a fifth less with it"
+        found = trials.best("split", found, [split], why)
     if wanted("--smooth"):
         smoothed = smoothing_factors(found, data, config, stages, threads=threads)
         why = "no dense layer's error was less with it"
@@ -239,6 +244,9 @@ class _Trials:
         )
         if what == "equalized":
             return _noted(found, f"equalized: {len(factors)} groups of tensors")
+        if what == "split":
+            more = f"channels of what dense layers read, {len(factors)} tensors"
+            return _noted(found, f"split: {more}")
         by_mul = sum(1 for _ in inserted(now.model, factors))
         more = f", {by_mul} of them by a Mul in front of it" if by_mul else ""
         line = f"{self._named(what)}: what dense layers read, {len(factors)} tensors{more}"

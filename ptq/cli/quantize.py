@@ -227,6 +227,13 @@ _MADE_FROM = {
     "on the calibration data.  [only the cut, where the outputs fall short of --protect]",
 )
 @click.option(
+    "--split-outliers",
+    is_flag=True,
+    help="Split the channels with outliers of what dense layers read, up to 5 % of them, into "
+    "copies that add up to them, for transformers; kept where the output's error is less with it "
+    "on the calibration data.",
+)
+@click.option(
     "--data-free",
     is_flag=True,
     help="There is no data: take ranges, equalization and bias correction from the model's batch "
@@ -296,7 +303,10 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
         **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct", "tweak_norms")},
-        **{n: given[n] for n in ("equalize", "smooth", "protect", "awq", "split_gates")},
+        **{
+            n: given[n]
+            for n in ("equalize", "smooth", "protect", "awq", "split_gates", "split_outliers")
+        },
         **{n: given[n] for n in ("data_free", "shape")},
         block=int(given["block"]),
         edge_bits=given["edge_bits"],

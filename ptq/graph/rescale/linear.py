@@ -89,6 +89,19 @@ class Linear:
             scaled = (bias.astype(np.float64).reshape(-1) * made).astype(bias.dtype)
             constants.assign(self.node, 2, scaled, f"{name}.bias")
 
+    def repeat(self, constants: Initializers, channels: npt.NDArray[np.int64]) -> None:
+        """Let a dense layer read these channels in place of its own, each with its weights.
+
+        Args:
+            constants: of the model.
+            channels: which of the channels that it read each of the new ones is.
+        """
+        weight = constant(self.node.inputs[1])
+        assert weight is not None
+        axis = 0 if _inputs_first(self.node) else 1
+        taken = np.take(weight, channels, axis)
+        constants.assign(self.node, 1, taken, f"{self.node.name}.weight")
+
     def _grouped(self, weight: Array) -> Float64:
         group, made, read, kernel = self.shape
         wide = weight.astype(np.float64)

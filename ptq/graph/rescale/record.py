@@ -9,6 +9,7 @@ from ptq.errors import ModelError
 from ptq.graph.rescale.apply import apply_factors
 from ptq.graph.rescale.gates import apply_gates
 from ptq.graph.rescale.smooth import apply_smoothing
+from ptq.graph.rescale.split import apply_splits
 
 #: The metadata property that holds it.
 PROPERTY = "ptq.rescaled"
@@ -23,18 +24,21 @@ class Rescaling(
         equalized: by the first tensor of each group, a signed byte k for each channel in base64: it
             was divided by ``2^(k / 8)``.
         smoothed: likewise, by the tensor that dense layers read.
+        split: by that tensor, too, before it is smoothed: how many copies of each channel there
+            are, a byte each in base64.
         gated: likewise, by what a HardSwish puts out, of which the gate was computed apart.
         cut: whether what goes into every other HardSwish was cut where its gate is shut.
     """
 
     equalized: dict[str, str] = {}
     smoothed: dict[str, str] = {}
+    split: dict[str, str] = {}
     gated: dict[str, str] = {}
     cut: bool = False
 
     def __bool__(self) -> bool:
         """Whether anything was rescaled."""
-        return bool(self.equalized or self.smoothed or self.gated or self.cut)
+        return bool(self.equalized or self.smoothed or self.split or self.gated or self.cut)
 
     def apply(self, model: ir.Model) -> ir.Model:
         """Return a rescaled copy of a prepared model; the function is the same.
@@ -45,6 +49,7 @@ class Rescaling(
         rescaled = model.clone()
         apply_gates(rescaled, self.gated, cut=self.cut)
         apply_factors(rescaled, self.equalized)
+        apply_splits(rescaled, self.split)
         apply_smoothing(rescaled, self.smoothed)
         return rescaled
 
