@@ -208,6 +208,7 @@ _MADE_FROM = {
 @click.option(
     "--protect",
     type=click.FloatRange(min=0),
+    default=None,
     metavar="DB",
     help="Leave the layers in float whose integers do most to the outputs, as few as bring their "
     "SQNR on calibration data to so many decibels; 0 for none.  [20 with --place auto, else 0]",
