@@ -10,6 +10,8 @@ from onnx.reference import ReferenceEvaluator
 from support.models import assert_close, load, random_feed, run
 
 from ptq.errors import ModelError
+from ptq.graph.rescale.apply import encode
+from ptq.graph.rescale.record import Rescaling
 from ptq.graph.rescale.split import apply_splits, encode_counts
 
 MATMUL = (
@@ -43,6 +45,16 @@ def test_copies_are_equal_shares():
     [found] = run(model, feed)
     whole = np.tanh(feed["x"]) / np.array([1, 3, 1, 1, 2])
     np.testing.assert_allclose(found, whole[..., [0, 1, 2, 3, 4, 1, 1, 4]], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_split_can_be_smoothed():
+    model = load(RESIDUAL)
+    feed = random_feed(model)
+    split = {"t": encode_counts(np.array([1, 2, 1, 1, 1]))}
+    smoothed = {"t/joined": encode(np.exp2([1.0, 0, -1, 0, 2, 1]))}
+    rescaled = Rescaling(split=split, smoothed=smoothed).apply(model)
+    assert "t/joined/smooth" in {node.name for node in rescaled.graph}
+    assert_close(run(model, feed), run(rescaled, feed), 1e-5)
 
 
 @pytest.mark.parametrize(
