@@ -23,7 +23,7 @@ _GATED = frozenset({"HardSwish"})
 
 
 #: What a user may have asked of static models, and other schemes are tried without.
-_OF_STATIC = ("equalize", "smooth", "split_gates", "bias_correct", "rounding")
+_OF_STATIC = ("equalize", "smooth", "split_gates", "split_outliers", "bias_correct", "rounding")
 
 _DEFAULTS = QuantizeConfig()
 
@@ -102,6 +102,8 @@ LADDER = (
     # -- what costs a pass over some samples
     Rung(name="bias correction", changes={"bias_correct": True}, cost=0.8),
     Rung(name="smooth", changes={"smooth": True}, kernels=True, cost=1.5, needs=_DENSE),
+    Rung(name="split outliers", changes={"split_outliers": True}, kernels=True, cost=2.0,
+         needs=_DENSE),
     Rung(name="split gates", changes={"split_gates": True}, kernels=True, cost=4.0, needs=_GATED),
     # -- sums of squares and searches
     Rung(name="gptq", changes=_ROUNDED, cost=4.0),
