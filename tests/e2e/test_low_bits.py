@@ -15,7 +15,7 @@ from ptq.runtime.session import open_session
 FOUR = {"bits": 4, "weights_symmetric": False, "place": ("all",)}
 
 #: Enough to calibrate, and to measure on.
-FEW = RunOptions(samples=16)
+FEW = RunOptions(samples=16, seconds=0.01)
 
 
 def stored(path):
