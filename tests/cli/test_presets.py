@@ -99,4 +99,4 @@ def test_the_config_in_the_model_is_that_of_the_preset(work):
     given = ("--calib-data", CALIB, "--samples", 8, "--preset", "accurate")
     assert ptq("quantize", MODEL, *given, "--json", "report.json").code == 0
     config = json.loads((work / "report.json").read_text())["config"]
-    assert (config["calib"], config["rounding"]) == ("auto:trials=0", "gptq")
+    assert (config["protect"], config["rounding"]) == (25, "gptq")

@@ -66,7 +66,7 @@ def test_flag_wins_over_variable_over_model_over_table_over_preset_over_default(
         return shown(MODEL, *arguments)["calib"], shown(MODEL, *arguments)["format"]
 
     assert calib() == ("kl", "qdq")
-    assert calib("--preset", "accurate") == ("auto:trials=0", "qdq")
+    assert calib("--preset", "fast") == ("kl", "integer")
     (work / "ptq.toml").write_text('[quantize]\ncalib = "minmax"\npreset = "fast"\n')
     assert calib() == ("minmax", "integer")
     assert calib("--preset", "accurate") == ("minmax", "qdq")
