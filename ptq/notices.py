@@ -11,13 +11,21 @@ from ptq.report import DataInfo
 from ptq.report.data_free import data_free_line
 from ptq.report.decibels import decibels
 from ptq.report.protection import Protection
-from ptq.report.refinement import Refinement
+from ptq.report.refinement import Refinement, Step
 
 if TYPE_CHECKING:
     from ptq.findings import Findings
 
 #: Below this SQNR the user is warned: the error has more than a tenth of the signal's power.
 _LEAST_SQNR_DB = 10.0
+
+#: What each step does to so many layers.
+_DONE: dict[Step, str] = {
+    "seqmse": "choosing the ranges of {} weights by outputs",
+    "gptq": "rounding {} weights by GPTQ",
+    "bias correction": "correcting {} biases",
+    "norm tweaking": "tweaking {} layer norms",
+}
 
 #: So many of the layers that stay in float are named.
 _NAMED = 3
@@ -56,7 +64,8 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
         )
     if found.protection is not None:
         yield _protected(found.protection)
-    yield from map(_refined, found.refinements)
+    # a step that found nothing to change has nothing to say
+    yield from (_refined(step) for step in found.refinements if step.layers)
     if found.emitted.widened:
         yield (
             f"{len(found.emitted.widened)} weights got larger scales so that the bias fits "
@@ -87,11 +96,7 @@ def _refined(done: Refinement) -> str:
     before, after = (
         decibels(db, equal="exact", digits=2) for db in (done.before_db, done.after_db)
     )
-    what = f"correcting {done.layers} biases"
-    if done.step == "gptq":
-        what = f"rounding {done.layers} weights by GPTQ"
-    elif done.step == "seqmse":
-        what = f"choosing the ranges of {done.layers} weights by outputs"
+    what = _DONE[done.step].format(done.layers)
     change = f"takes the outputs on calibration data from {before}"
     return f"{what} {change} to {after}" if done.kept else f"{what} {change} to {after}: not done"
 
