@@ -83,7 +83,7 @@ def protect(
         return None
     limit = float(10 ** (-wanted_db / 10))
     parts = _parts(sites)
-    few = Trials(switched, feeds[:_LOCATED_ON], threads=work.threads)
+    few = trials.first(_LOCATED_ON)
     with work.stages.stage("protect", _TRIALS) as step:
 
         def measure(groups: Sequence[range]) -> list[float]:
@@ -98,13 +98,17 @@ def protect(
     costs = _work_of(work, version.keep_float, sites, feeds[0])
     few_layers = _COUNTED / len(sites)
     touching = [part.layers for part in parts]
+
+    def remaining(chosen: Sequence[int]) -> frozenset[str]:
+        kept = dict.fromkeys((sites[i].name for i in chosen), _WHY)
+        return work.integer_without({**version.keep_float, **kept})
+
     tried: dict[tuple[int, ...], Damage] = {(): total}
     for share in _SHARES:
         chosen = least_noise(located.noise, touching, costs + few_layers, share)
         if chosen in tried or costs[list(chosen)].sum() > _MOST_WORK:
             continue
-        left = _left(work, version, [sites[i].name for i in chosen])
-        tried[chosen] = trials.damage(switched.of_sites(names - left))
+        tried[chosen] = trials.damage(switched.of_sites(remaining(chosen)))
         if tried[chosen].noise <= limit:
             break
     else:
@@ -119,7 +123,7 @@ def protect(
         before_db=total.sqnr_db,
         after_db=damage.sqnr_db,
         layers=_layers(sites, chosen, parts, located.noise),
-        followed=len(_left(work, version, [sites[i].name for i in chosen])) - len(chosen),
+        followed=len(names - remaining(chosen)) - len(chosen),
         work=float(costs[list(chosen)].sum()),
         samples=len(feeds),
         trials=located.measured + len(tried),
@@ -156,13 +160,6 @@ def _parts(sites: Sequence[SiteSwitches]) -> list[_Part]:
         for tensor in site.writes:
             add_tensor(tensor)
     return list(parts.values())
-
-
-def _left(work: Work, version: Version, nodes: Sequence[str]) -> frozenset[str]:
-    """Return what is in float where these nodes are: those, and what cannot be without them."""
-    kept = {**version.keep_float, **dict.fromkeys(nodes, "protected")}
-    every = work.integer_without(version.keep_float)
-    return every - work.integer_without(kept)
 
 
 def _work_of(

@@ -7,7 +7,7 @@ by the error of its readers' output, and by not smoothing where that does not pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -24,7 +24,7 @@ from ptq.numerics.affine import dequantize, fake_quantize, qparams_from_range
 from ptq.numerics.arrays import F32
 from ptq.numerics.qtype import QType
 from ptq.progress import Stages
-from ptq.runtime.channels import observe_channels
+from ptq.runtime.channels import ChannelExtremes, observe_channels
 from ptq.runtime.session import open_session, run
 from ptq.source import Source
 from ptq.stats.base import TensorStats
@@ -98,22 +98,52 @@ def smoothing_factors(
     Raises:
         CalibrationError: there is no sample, or a tensor is not finite.
     """
+
+    rounding = Rounding.of(config)
+
+    def choose(tensor: Smoothable, seen: ChannelExtremes, rows: F32) -> str | None:
+        return _best(tensor, seen.magnitudes, rows, rounding)
+
+    return for_dense_layers(source, data, stages, choose, stage="smooth", threads=threads)
+
+
+def for_dense_layers(
+    source: Source,
+    data: Dataset,
+    stages: Stages,
+    choose: Callable[[Smoothable, ChannelExtremes, F32], str | None],
+    *,
+    stage: str,
+    threads: int,
+) -> dict[str, str]:
+    """Return what is chosen for the tensors that dense layers read, by what is observed of them.
+
+    Args:
+        source: the model.
+        data: the calibration data: all of it for the extremes of channels, a few for errors.
+        stages: told of what takes time.
+        choose: returns what to do with a tensor, or ``None`` for nothing: given the extremes of its
+            channels, and some of its rows.
+        stage: what takes time.
+        threads: threads within an operator.
+
+    Raises:
+        CalibrationError: there is no sample, or a tensor is not finite.
+    """
     tensors = find_smoothable(source.model)
     if not tensors:
         return {}
     tapped = tap_channels(source.model, [ChannelTap(t.name, t.channels, -1, 0) for t in tensors])
-    with stages.stage("smooth", data.expected) as step:
+    with stages.stage(stage, data.expected) as step:
         extremes = observe_channels(
             tapped, data, threads=threads, folder=source.folder, on_feed=step
         )
-        rows = some_rows(source, tensors, data, threads)
-        rounding = Rounding.of(config)
+        rows = _some_rows(source, tensors, data, threads)
         found = {}
         for tensor in tensors:
-            sizes = extremes[tensor.name].magnitudes
-            factors = _best(tensor, sizes, rows[tensor.name], rounding)
-            if factors is not None:
-                found[tensor.name] = factors
+            chosen = choose(tensor, extremes[tensor.name], rows[tensor.name])
+            if chosen is not None:
+                found[tensor.name] = chosen
     return found
 
 
@@ -148,7 +178,7 @@ def _best(tensor: Smoothable, sizes: Float64, rows: F32, rounding: Rounding) -> 
     return tried[best] if errors[best] < (1 - worth) * plain else None
 
 
-def some_rows(
+def _some_rows(
     source: Source, tensors: Sequence[Smoothable], data: Dataset, threads: int
 ) -> dict[str, F32]:
     """Return some rows of each tensor, evenly spaced over the first samples."""

@@ -14,14 +14,13 @@ import numpy as np
 
 from ptq.config import QuantizeConfig
 from ptq.data import Dataset
-from ptq.graph.channel_taps import ChannelTap, tap_channels
 from ptq.graph.rescale.linear import Float64
-from ptq.graph.rescale.smooth import Smoothable, find_smoothable
+from ptq.graph.rescale.smooth import Smoothable
 from ptq.graph.rescale.split import Counts, copied, encode_counts
 from ptq.numerics.arrays import F32
 from ptq.progress import Stages
-from ptq.runtime.channels import ChannelExtremes, observe_channels
-from ptq.smoothing import Rounding, some_rows
+from ptq.runtime.channels import ChannelExtremes
+from ptq.smoothing import Rounding, for_dense_layers
 from ptq.source import Source
 
 #: Copies that are tried, as shares of a tensor's channels; the paper has 1 to 5 %.
@@ -49,22 +48,14 @@ def split_channels(
     Raises:
         CalibrationError: there is no sample, or a tensor is not finite.
     """
-    tensors = find_smoothable(source.model)
-    if not tensors:
-        return {}
-    tapped = tap_channels(source.model, [ChannelTap(t.name, t.channels, -1, 0) for t in tensors])
-    with stages.stage("split", data.expected) as step:
-        extremes = observe_channels(
-            tapped, data, threads=threads, folder=source.folder, on_feed=step
-        )
-        rows = some_rows(source, tensors, data, threads)
-        rounding = Rounding.of(config)
-        found = {}
-        for tensor in tensors:
-            counts = _best(tensor, extremes[tensor.name], rows[tensor.name], rounding)
-            if counts is not None:
-                found[tensor.name] = encode_counts(counts)
-    return found
+
+    rounding = Rounding.of(config)
+
+    def choose(tensor: Smoothable, seen: ChannelExtremes, rows: F32) -> str | None:
+        counts = _best(tensor, seen, rows, rounding)
+        return None if counts is None else encode_counts(counts)
+
+    return for_dense_layers(source, data, stages, choose, stage="split", threads=threads)
 
 
 def copies(lo: Float64, hi: Float64, more: int) -> Counts:

@@ -152,9 +152,7 @@ class _Trials:
     known: dict[bytes, float] = field(default_factory=dict)
 
     def falls_short(self, now: Source) -> bool:
-        """Whether the outputs are further off than the settings allow, if they say anything."""
-        if not self.config.protected_db:
-            return False
+        """Whether the outputs are further off than the settings allow, which say something."""
         with self.stages.stage("look"):
             return self._error(now) > 10 ** (-self.config.protected_db / 10)
 

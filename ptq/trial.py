@@ -11,7 +11,7 @@ from ptq.data import Feed
 from ptq.graph.save import to_bytes
 from ptq.numerics.arrays import F64
 from ptq.runtime.observe import in_order
-from ptq.runtime.session import Optimization, open_session, run
+from ptq.runtime.session import Optimization, Session, open_session, run
 from ptq.search.output_error import OutputScore
 from ptq.source import Source
 
@@ -29,9 +29,7 @@ class Trial:
 
     def error(self, model: bytes) -> float:
         """Return the error of a model's outputs (`OutputScore.error`)."""
-        session = open_session(model, folder=self.folder)
-        found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
-        return self.score.error(found)
+        return self._error(open_session(model, folder=self.folder))
 
     def error_of_file(self, path: Path, *, simulated: bool) -> float:
         """Return the same of a model in a file, with its external data beside it.
@@ -40,7 +38,9 @@ class Trial:
             path: the file.
             simulated: whether it is to be run as it is written, without fused kernels.
         """
-        session = open_session(path, optimization="disabled" if simulated else "all")
+        return self._error(open_session(path, optimization="disabled" if simulated else "all"))
+
+    def _error(self, session: Session) -> float:
         found = (run(session, feed, where="a calibration sample") for feed in self.feeds)
         return self.score.error(found)
 

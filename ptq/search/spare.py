@@ -34,34 +34,16 @@ def least_noise(
         work: of each layer, ``(layers,)``, more than 0.
         most: limit on the work of the layers in float, 0 or more.
     """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array
+
     total = float(noise.sum())
     if not total:
         return ()
     noise, touching = _that_matter(noise, touching)
-    spent = np.r_[work / work.sum(), np.zeros(len(noise))]
-    spared = np.r_[np.zeros(len(work)), noise / total]
-    found = _solve(-spared, touching, len(work), (spent, -np.inf, most / work.sum()))
-    return () if found is None else found
-
-
-def _that_matter(noise: F64, touching: Sequence[Sequence[int]]) -> tuple[F64, list[Sequence[int]]]:
-    """Leave out parts that no sum feels: the solver warns of coefficients that small."""
-    kept = np.flatnonzero(noise > _NEGLIGIBLE * noise.sum())
-    return noise[kept], [touching[i] for i in kept.tolist()]
-
-
-def _solve(
-    aim: F64, touching: Sequence[Sequence[int]], layers: int, limit: tuple[F64, float, float]
-) -> tuple[int, ...] | None:
-    """Return the layers in float of least aim, within a limit.
-
-    Variables are the layers in float, and the parts that are spared, each of which is no more than
-    any layer that rounds it; parts need not be whole, for layers that are make them so.
-    """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_array
-
-    parts = len(touching)
+    parts, layers = len(noise), len(work)
+    # variables are the layers in float, and the parts that are spared, each of which is no more
+    # than any layer that rounds it; parts need not be whole, for layers that are make them so
     pairs = [(part, layer) for part, those in enumerate(touching) for layer in those]
     rows = np.arange(len(pairs))
     part_of, layer_of = np.array(pairs).T
@@ -70,13 +52,23 @@ def _solve(
         (np.r_[-ones, ones], (np.r_[rows, rows], np.r_[layer_of, layers + part_of])),
         shape=(len(pairs), layers + parts),
     )
+    spent = np.r_[work / work.sum(), np.zeros(parts)]
     found = milp(
-        aim,
+        np.r_[np.zeros(layers), -noise / total],
         integrality=np.r_[np.ones(layers), np.zeros(parts)],
         bounds=Bounds(0, 1),
-        constraints=[LinearConstraint(below, -np.inf, 0.0), LinearConstraint(*limit)],
+        constraints=[
+            LinearConstraint(below, -np.inf, 0.0),
+            LinearConstraint(spent, -np.inf, most / work.sum()),
+        ],
         options={"mip_rel_gap": _GAP, "node_limit": _NODES},
     )
     if found.x is None:
-        return None
+        return ()
     return tuple(int(i) for i in np.flatnonzero(found.x[:layers] > 0.5))
+
+
+def _that_matter(noise: F64, touching: Sequence[Sequence[int]]) -> tuple[F64, list[Sequence[int]]]:
+    """Leave out parts that no sum feels: the solver warns of coefficients that small."""
+    kept = np.flatnonzero(noise > _NEGLIGIBLE * noise.sum())
+    return noise[kept], [touching[i] for i in kept.tolist()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 
 import msgspec
 import numpy as np
@@ -74,6 +75,12 @@ class Trials:
         if not self._floating:
             raise VerificationError("the model has no floating-point output to compare")
         self._scores = scores_index(self._float[0], told=False)
+
+    def first(self, count: int) -> Trials:
+        """Return the same on the first feeds only, in the same session."""
+        fewer = copy(self)
+        fewer._feeds, fewer._float = self._feeds[:count], self._float[:count]
+        return fewer
 
     def __call__(self, trials: Iterable[Collection[str]]) -> Iterator[Damage]:
         """Yield the damage of each trial, in order; a trial is the switches that are on."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,17 @@ _STEPS = 8
 
 #: From 2^-15 to 2^15.
 _MOST = 120
+
+
+class _Rescaled(Protocol):
+    """What has a factor for each of its channels."""
+
+    @property
+    def channels(self) -> int:
+        """How many channels it has."""
+
+
+S = TypeVar("S", bound=_Rescaled)
 
 #: The factors of each group by its name: text of one signed byte for each channel.
 Factors = dict[str, str]
@@ -57,19 +69,31 @@ def apply_factors(model: ir.Model, factors: Mapping[str, str]) -> None:
     """
     groups = {group.name: group for group in find_groups(model)}
     constants = Initializers(model)
+    for group, scale in fitting(groups, factors):
+        _apply(group, scale, constants)
+
+
+def fitting(found: Mapping[str, S], factors: Mapping[str, str]) -> Iterator[tuple[S, Float64]]:
+    """Yield what each text of factors is for, with the factors.
+
+    Args:
+        found: what can be rescaled, by the name that the factors have.
+        factors: as `encode` writes them.
+
+    Raises:
+        ModelError: the factors are of another model.
+    """
     for name, text in factors.items():
-        group = groups.get(name)
-        scale = decoded(text)
-        if group is None or scale is None or scale.size != group.channels:
+        scaled, scale = found.get(name), _decoded(text)
+        if scaled is None or scale is None or scale.size != scaled.channels:
             raise ModelError(
                 f"the factors of tensor '{name}' do not fit this model; they are of another one, "
                 "or were made by another version of ptq: quantize it again"
             )
-        _apply(group, scale, constants)
+        yield scaled, scale
 
 
-def decoded(text: str) -> Float64 | None:
-    """Return the factors of a text, or ``None`` if it is none."""
+def _decoded(text: str) -> Float64 | None:
     try:
         return decode(text)
     except ValueError:

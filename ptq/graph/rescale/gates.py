@@ -21,9 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ptq.errors import ModelError
 from ptq.graph.passes.edit import Initializers, constant, input_at, is_op, only_user
-from ptq.graph.rescale.apply import decoded
+from ptq.graph.rescale.apply import fitting
 from ptq.graph.rescale.linear import Float64, Linear, linear_of
 
 #: Where the gate of a HardSwish begins to open, and where it is wide open.
@@ -90,13 +89,7 @@ def apply_gates(model: ir.Model, factors: Mapping[str, str], *, cut: bool) -> No
     """
     found = {gated.name: gated for gated in find_gated(model)}
     constants = Initializers(model)
-    for name, text in factors.items():
-        gated, scale = found.get(name), decoded(text)
-        if gated is None or scale is None or scale.size != gated.channels:
-            raise ModelError(
-                f"the factors of tensor '{name}' do not fit this model; they are of another one, "
-                "or were made by another version of ptq: quantize it again"
-            )
+    for gated, scale in fitting(found, factors):
         _split(gated, scale, constants)
     for node in find_cut(model) if cut else ():
         _cut(node, SHUT, constants)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ptq.errors import ModelError
 from ptq.graph.passes.edit import Initializers, constant, input_at, ints_attribute, is_op, only_user
-from ptq.graph.rescale.apply import decoded
+from ptq.graph.rescale.apply import fitting
 from ptq.graph.rescale.linear import Float64, Linear, linear_of
 
 #: Attention from where its heads are put together back to what they were taken of, and the input.
@@ -157,13 +156,7 @@ def apply_smoothing(model: ir.Model, factors: Mapping[str, str]) -> None:
     """
     found = {tensor.name: tensor for tensor in find_smoothable(model)}
     constants = Initializers(model)
-    for name, text in factors.items():
-        tensor, scale = found.get(name), decoded(text)
-        if tensor is None or scale is None or scale.size != tensor.channels:
-            raise ModelError(
-                f"the factors of tensor '{name}' do not fit this model; they are of another one, "
-                "or were made by another version of ptq: quantize it again"
-            )
+    for tensor, scale in fitting(found, factors):
         _divide(tensor, scale, constants)
         for reader in tensor.readers:
             reader.scale(constants, None, scale)
