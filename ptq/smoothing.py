@@ -98,7 +98,6 @@ def smoothing_factors(
     Raises:
         CalibrationError: there is no sample, or a tensor is not finite.
     """
-
     rounding = Rounding.of(config)
 
     def choose(tensor: Smoothable, seen: ChannelExtremes, rows: F32) -> str | None:

@@ -48,7 +48,6 @@ def split_channels(
     Raises:
         CalibrationError: there is no sample, or a tensor is not finite.
     """
-
     rounding = Rounding.of(config)
 
     def choose(tensor: Smoothable, seen: ChannelExtremes, rows: F32) -> str | None:
