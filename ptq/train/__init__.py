@@ -1,0 +1,1 @@
+"""Training graphs: what a network becomes when its weights and ranges are to be trained."""

@@ -1,0 +1,1 @@
+"""Rules of differentiation: one family of operators each file, found by themselves."""

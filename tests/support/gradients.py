@@ -1,0 +1,108 @@
+"""Check rules of differentiation against central differences, in float64 by onnx.reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from ptq.train.reverse import differentiate
+from ptq.train.straight_through import functions, resolve
+from ptq.train.tape import Tape
+from ptq.train.trace import Trace
+
+#: Appends the forward pass to a tape, given its inputs, and returns what it puts out.
+Forward = Callable[..., "ir.Value | Sequence[ir.Value]"]
+
+
+class Differentiated:
+    """A forward pass in float64 with the loss ``Σ weights · outputs``, and its gradients.
+
+    Args:
+        forward: makes the forward pass.
+        feed: the inputs, by name; arrays of integers are constants.
+        seed: of the weights of the loss.
+    """
+
+    def __init__(self, forward: Forward, feed: Mapping[str, np.ndarray], seed: int = 0) -> None:
+        self.feed = {n: a for n, a in feed.items() if np.issubdtype(a.dtype, np.floating)}
+        inputs = {n: _input(n, a) for n, a in self.feed.items()}
+        graph = ir.Graph(list(inputs.values()), [], nodes=[], opset_imports={"": 21, "ptq": 1})
+        graph.name = "check"
+        tape = Tape(graph, "forward/", np.float64)
+        given = [inputs[n] if n in inputs else tape.constant(a) for n, a in feed.items()]
+        made = forward(tape, *given)
+        outputs = [made] if isinstance(made, ir.Value) else list(made)
+        self.model = ir.Model(graph, ir_version=10, functions=list(functions()))
+        values = self._run([v for node in graph for v in node.outputs])
+        rng = np.random.default_rng(seed)
+        terms = []
+        for output in outputs:
+            shape = values[output.name or ""].shape
+            product = tape.op("Mul", output, rng.normal(size=shape))
+            terms.append(tape.op("ReduceSum", product, keepdims=0))
+        loss = terms[0] if len(terms) == 1 else tape.op("Sum", *terms)
+        self.loss = loss.name or ""
+        values = self._run([v for node in graph for v in node.outputs])
+        traced = Trace.of_values({**values, **self.feed})
+        found = differentiate(graph, loss, list(inputs.values()), traced, np.float64)
+        self.frozen = found.frozen
+        resolve(graph)
+        self.of = {name: value.name or "" for name, value in found.of.items()}
+        by_name = {v.name: v for node in graph for v in node.outputs}
+        by_name |= {v.name: v for v in graph.initializers.values()}
+        self.gradients = self._run([by_name[n] for n in self.of.values()])
+
+    def gradient(self, name: str) -> np.ndarray:
+        """Return the gradient by an input."""
+        return self.gradients[self.of[name]]
+
+    def numerical(self, name: str, step: float = 1e-6) -> np.ndarray:
+        """Return the gradient by an input from central differences."""
+        found = np.zeros(self.feed[name].shape)
+        for index in np.ndindex(found.shape):
+            losses = []
+            for sign in (1, -1):
+                moved = self.feed[name].copy()
+                moved[index] += sign * step
+                losses.append(self._loss({**self.feed, name: moved}))
+            found[index] = (losses[0] - losses[1]) / (2 * step)
+        return found
+
+    def _loss(self, feed: Mapping[str, np.ndarray]) -> float:
+        if not hasattr(self, "_evaluator"):
+            value = next(v for n in self.model.graph for v in n.outputs if v.name == self.loss)
+            self._evaluator = self._reference([value])
+        return float(self._evaluator.run(None, dict(feed))[0])
+
+    def _run(self, values: Sequence[ir.Value]) -> dict[str, np.ndarray]:
+        found = self._reference(values).run(None, dict(self.feed))
+        return {v.name or "": np.asarray(a) for v, a in zip(values, found, strict=True)}
+
+    def _reference(self, values: Sequence[ir.Value]) -> ReferenceEvaluator:
+        graph = self.model.graph
+        graph.outputs[:] = list(values)
+        proto = ir.serde.serialize_model(self.model)
+        graph.outputs[:] = []
+        for output in proto.graph.output:  # the reference evaluator reads no types
+            output.ClearField("type")
+        return ReferenceEvaluator(onnx.ModelProto.FromString(proto.SerializeToString()))
+
+
+def check_gradients(
+    forward: Forward, feed: Mapping[str, np.ndarray], *, rtol: float = 1e-5, atol: float = 1e-7
+) -> None:
+    """Compare the gradients by all inputs that are floats with central differences."""
+    found = Differentiated(forward, feed)
+    assert found.frozen == ()
+    for name in found.feed:
+        np.testing.assert_allclose(
+            found.gradient(name), found.numerical(name), rtol=rtol, atol=atol, err_msg=name
+        )
+
+
+def _input(name: str, array: np.ndarray) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.DOUBLE), shape=ir.Shape(array.shape))
