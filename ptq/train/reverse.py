@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ptq.train.gradients.base import Backward, NoGradientError, rule_for
+from ptq.train.gradients.base import Backward, NoGradientError, passing, rule_for
 from ptq.train.tape import Tape
 from ptq.train.trace import Trace
 
@@ -110,11 +110,11 @@ class _Sweep:
         before = self._ancestors(self.loss)
         blocked = self._blocked(before)
         free = [v for v in self.wanted if id(v) not in blocked and id(v) in before]
-        active = _descendants(self.nodes, {id(v) for v in free})
+        active = before & _descendants(self.nodes, {id(v) for v in free})
         if id(self.loss) in active:
             self.parts[id(self.loss)] = [self.tape.constant(np.ones((), self.tape.dtype))]
         for node in reversed(self.nodes):
-            self._step(node, active, blocked)
+            self._step(node, active)
         found = {v.name or "": g for v in free if (g := self._gradient(v)) is not None}
         frozen = [
             self._frozen(v, blocked, before) for v in self.wanted if (v.name or "") not in found
@@ -129,9 +129,9 @@ class _Sweep:
         for name in set(self.graph.initializers) - self.constants:
             del self.graph.initializers[name]
 
-    def _step(self, node: ir.Node, active: set[int], blocked: Mapping[int, ir.Node]) -> None:
+    def _step(self, node: ir.Node, active: set[int]) -> None:
         grads = tuple(self._gradient(v) for v in node.outputs)
-        if not any(grads) or not any(id(v) in active for v in node.inputs if v is not None):
+        if not any(grads) or not any(id(v) in active for v in passing(node)):
             return
         rule = rule_for(node)
         assert rule is not None, "what is before an operator without a rule is not trained"
@@ -157,8 +157,7 @@ class _Sweep:
         found = {id(of)}
         for node in reversed(self.nodes):
             if any(id(v) in found for v in node.outputs):
-                read = (v for v in node.inputs if v is not None)
-                found.update(id(v) for v in read if self.trace.is_float(v))
+                found.update(id(v) for v in passing(node) if self.trace.is_float(v))
         return found
 
     def _blocked(self, before: set[int]) -> dict[int, ir.Node]:
@@ -169,7 +168,7 @@ class _Sweep:
             if by is None and any(id(v) in before for v in node.outputs):
                 by = node if id(node) in self.refused or rule_for(node) is None else None
             if by is not None:
-                blocked.update({id(v): by for v in node.inputs if v is not None})
+                blocked.update({id(v): by for v in passing(node) if id(v) in before})
         return blocked
 
     def _frozen(self, value: ir.Value, blocked: Mapping[int, ir.Node], before: set[int]) -> Frozen:
@@ -199,6 +198,6 @@ def remove_unread(graph: ir.Graph, kept: Iterable[ir.Value] = ()) -> None:
 def _descendants(nodes: Sequence[ir.Node], of: set[int]) -> set[int]:
     found = set(of)
     for node in nodes:
-        if any(id(v) in found for v in node.inputs if v is not None):
+        if any(id(v) in found for v in passing(node)):
             found.update(id(v) for v in node.outputs)
     return found

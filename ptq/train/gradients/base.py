@@ -100,7 +100,7 @@ class Backward:
 
     def op(self, op_type: str, *inputs: Operand, **attributes: Attribute) -> ir.Value:
         """Append an operator and return its output; see `Tape.op`."""
-        return self.tape.op(op_type, *inputs, **attributes)
+        return self.tape.op(op_type, *inputs, domain="", **attributes)
 
     def mask(self, condition: ir.Value) -> ir.Value:
         """Return 1.0 where a condition holds, and 0.0 elsewhere."""
@@ -126,20 +126,29 @@ class Backward:
 Rule: TypeAlias = Callable[[Backward], Sequence["ir.Value | None"]]
 
 _RULES: dict[tuple[str, str], Rule] = {}
+_SEVERED: dict[tuple[str, str], frozenset[int]] = {}
 
 
-def gradient(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
+def gradient(
+    *op_types: str, domain: str = "", severed: Sequence[int] = ()
+) -> Callable[[Rule], Rule]:
     """Register a rule for operators.
 
     A rule may append operators for gradients that nobody needs: what is not read is removed. It
     raises `NoGradientError` for a form of the operator that it does not cover, before it appends
     anything that is read.
+
+    Args:
+        op_types: their names.
+        domain: their domain.
+        severed: positions of inputs to which no gradient goes, whatever they are.
     """
 
     def register(rule: Rule) -> Rule:
         for op_type in op_types:
             assert (domain, op_type) not in _RULES, f"{op_type} has two rules"
             _RULES[domain, op_type] = rule
+            _SEVERED[domain, op_type] = frozenset(severed)
         return rule
 
     return register
@@ -151,5 +160,14 @@ def rule_for(node: ir.Node) -> Rule | None:
         package = importlib.import_module("ptq.train.gradients")
         for module in pkgutil.iter_modules(package.__path__, "ptq.train.gradients."):
             importlib.import_module(module.name)
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return _RULES.get((domain, node.op_type))
+    return _RULES.get(_key(node))
+
+
+def passing(node: ir.Node) -> list[ir.Value]:
+    """Return the inputs of an operator to which a gradient may go."""
+    severed = _SEVERED.get(_key(node), frozenset())
+    return [v for i, v in enumerate(node.inputs) if v is not None and i not in severed]
+
+
+def _key(node: ir.Node) -> tuple[str, str]:
+    return "" if node.domain == "ai.onnx" else node.domain, node.op_type
