@@ -8,7 +8,6 @@ the network that was trained.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -134,22 +133,22 @@ class Faked:
     states: Mapping[str, ir.Value] = field(default_factory=dict)
 
 
-class QatMethod(msgspec.Struct, ABC, frozen=True, kw_only=True, tag_field="method"):
+class QatMethod(msgspec.Struct, frozen=True, kw_only=True, tag_field="method"):
     """A way of quantizing a network while it is trained. Its fields are its options.
 
     Weights are by default rounded at the scales of post-training quantization, which stay; the
     gradient of a weight goes through where it is not clipped.
     """
 
-    @abstractmethod
     def activation_parameters(self, start: ActivationStart) -> Sequence[Parameter]:
         """Return what there is to train about an activation."""
+        raise NotImplementedError
 
-    @abstractmethod
     def activation(
         self, tape: Tape, x: ir.Value, p: Mapping[str, ir.Value], start: ActivationStart
     ) -> Faked:
         """Append the quantizer of an activation; ``p`` are its parameters, by name."""
+        raise NotImplementedError
 
     def weight_parameters(self, start: WeightStart) -> Sequence[Parameter]:
         """Return what there is to train about how a weight is quantized, beside the weight."""

@@ -19,8 +19,8 @@ class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
     is 1 where ``0 < x < α``; that by α is 1 where ``x ≥ α``, and rounding has none. α is one number
     for each tensor, starts where post-training quantization clips, and has its own L2 term.
 
-    A tensor with negative values, which the paper has none of, is clipped to ``[-α, α]``, and α gets
-    the gradient of both ends.
+    A tensor with negative values, which the paper has none of, is clipped to ``[-α, α]``, and α
+    gets the gradient of both ends.
 
     Reference: Choi, Wang, Venkataramani, Chuang, Srinivasan, Gopalakrishnan, "PACT: Parameterized
     Clipping Activation for Quantized Neural Networks", arXiv:1805.06085, 2018, sections 3 and 3.1.
