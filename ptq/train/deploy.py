@@ -1,0 +1,162 @@
+"""What an integer model is made of after training: read off the quantizers, not derived anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+
+from ptq.errors import VerificationError
+from ptq.graph.held import values_by_name
+from ptq.graph.passes.edit import constant
+from ptq.graph.save import to_bytes
+from ptq.graph.site import Sites
+from ptq.graph.site_weights import unsaturated
+from ptq.numerics.affine import QParams, QTensor
+from ptq.numerics.arrays import F64
+from ptq.numerics.qtype import QType
+from ptq.plan import Decision, Plan
+from ptq.runtime.session import open_session, run
+from ptq.train.fakequant.base import Faked
+from ptq.train.graphs import inlined
+from ptq.train.network import Network
+from ptq.train.reverse import remove_unread
+from ptq.train.straight_through import resolve
+
+#: How far from an integer a code may be: float32 is exact to 2^-24, and there are up to 255 codes.
+_CODE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Deployed:
+    """What the integer model gets of a trained network.
+
+    Attributes:
+        decisions: of activations, by tensor.
+        weights: codes and scales, by name.
+        shifts: what to add to biases, by node.
+    """
+
+    decisions: Mapping[str, Decision]
+    weights: Mapping[str, QTensor]
+    shifts: Mapping[str, F64]
+
+
+def deploy(
+    network: Network, trained: Mapping[str, np.ndarray], plan: Plan, sites: Sites, model: ir.Model
+) -> Deployed:
+    """Return what the trained quantizers compute of their parameters.
+
+    Args:
+        network: it is left as it is.
+        trained: float32 value of each parameter, by name.
+        plan: what training began from.
+        sites: what becomes integer in the model.
+        model: the float model, whose biases the shifts are to be added to.
+
+    Raises:
+        VerificationError: a quantizer gives weights that are no codes, or no scales.
+    """
+    found = _Readout(network, trained)
+    own = {t: _decision(plan.tensors[t], t, found, f) for t, f in network.activations.items()}
+    decisions = {**own}
+    for tensor, old in plan.tensors.items():
+        source = own.get(old.observed)
+        if tensor not in own and source is not None:
+            decisions[tensor] = _copied(old, plan.tensors[old.observed], source)
+    weights = {}
+    for name, faked in network.weights.items():
+        site = next(s for s in sites.sites if s.weight is not None and s.weight.name == name)
+        value = found[faked.value]
+        tensor = _codes(name, value, found[faked.scale], network.starts[name].axis)
+        weights[name] = unsaturated(site, value, tensor)
+    shifts = {}
+    values = values_by_name(model.graph)
+    for node, bias in network.biases.items():
+        start = constant(values[bias])
+        assert start is not None
+        shifts[node] = (trained[bias].astype(np.float64) - start).reshape(-1)
+    return Deployed(decisions, weights, shifts)
+
+
+class _Readout:
+    """What does not depend on data in a network with quantizers."""
+
+    def __init__(self, network: Network, trained: Mapping[str, np.ndarray]) -> None:
+        model = inlined(network)
+        graph = model.graph
+        values = values_by_name(graph)
+        wanted = {
+            v.name or ""
+            for f in network.activations.values()
+            for v in (f.scale, f.zero_point, f.encode)
+            if v is not None
+        }
+        wanted |= {v.name or "" for f in network.weights.values() for v in (f.value, f.scale)}
+        names = sorted(wanted)
+        graph.outputs[:] = [values[n] for n in names]
+        for output in graph.outputs:
+            output.dtype = ir.DataType.FLOAT
+        resolve(graph)
+        model.functions.clear()
+        remove_unread(graph)
+        used = {v.name for v in graph.inputs if v.uses() or v.is_graph_output()}
+        graph.inputs[:] = [v for v in graph.inputs if v.name in used]
+        names = [v.name or "" for v in graph.outputs]
+        session = open_session(to_bytes(model), optimization="disabled")
+        feed = {v.name: trained[v.name] for v in session.get_inputs()}
+        # resolving may have renamed what is put out; the order is that of the names asked for
+        self.found = dict(zip(sorted(wanted), run(session, feed, names), strict=True))
+
+    def __getitem__(self, value: ir.Value) -> np.ndarray:
+        return np.asarray(self.found[value.name or ""])
+
+
+def _decision(old: Decision, tensor: str, found: _Readout, faked: Faked) -> Decision:
+    scale = float(found[faked.scale])
+    encode = scale if faked.encode is None else float(found[faked.encode])
+    if not (np.isfinite([scale, encode]).all() and min(scale, encode) > 0.0):
+        raise VerificationError(f"the trained scale of '{tensor}' is {scale:g}; train more slowly")
+    zero = 0 if faked.zero_point is None else round(float(found[faked.zero_point]))
+    qtype = QType.parse(old.qtype)
+    return msgspec.structs.replace(
+        old,
+        lo=encode * (qtype.qmin - zero),
+        hi=encode * (qtype.qmax - zero),
+        scale=encode,
+        decode=None if faked.encode is None else scale,
+        zero_point=zero,
+        observed=tensor,
+    )
+
+
+def _copied(old: Decision, before: Decision, source: Decision) -> Decision:
+    """Return the decision of a tensor that has the codes of another."""
+    by = np.float32(old.scale) / np.float32(before.scale)
+    return msgspec.structs.replace(
+        source,
+        lo=source.lo * float(by),
+        hi=source.hi * float(by),
+        scale=float(np.float32(source.scale) * by),
+        decode=None if source.decode is None else float(np.float32(source.decode) * by),
+    )
+
+
+def _codes(name: str, value: np.ndarray, scale: np.ndarray, axis: int | None) -> QTensor:
+    """Return a weight that a quantizer put out as codes."""
+    steps = value.astype(np.float64) / scale
+    codes = np.rint(steps)
+    far = float(np.abs(steps - codes).max(initial=0.0))
+    if not far <= _CODE_TOLERANCE:
+        raise VerificationError(f"the trained weight '{name}' is {far:g} of a step off its codes")
+    most = int(np.abs(codes).max(initial=0.0))
+    bits = max(2, most.bit_length() + 1)
+    qtype = QType(bits, signed=True, narrow=True)
+    per_channel = scale.size > 1 or (axis is not None and scale.ndim > 0)
+    scales = scale.reshape(-1).astype(np.float32) if per_channel else scale.reshape(()).astype("f4")
+    zero = np.zeros(scales.shape, qtype.storage)
+    params = QParams(scales, zero, qtype, axis if per_channel else None)
+    return QTensor(codes.astype(qtype.storage), params)
