@@ -16,6 +16,7 @@ from ptq.graph.types import Model
 from ptq.graph.weight_errors import tap_weight_errors
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
+from ptq.plan import Decision
 from ptq.progress import Stages
 from ptq.report.refinement import Refinement, Step
 from ptq.rounding import Halves, layer_by_layer, passes, round_weights
@@ -34,12 +35,17 @@ class Refined:
         weights: codes of weights, likewise.
         shifts: what to add to biases, by node.
         norms: how layer norms are tweaked, by their name.
+        given: weights with codes and scales of their own, by name: a trained model brings both.
+        decisions: how activations are quantized in place of what is planned, by tensor; what
+            shares their codes follows (`ptq.plan.replace`).
     """
 
     factors: Mapping[str, F64] = field(default_factory=dict)
     weights: Mapping[str, QTensor] = field(default_factory=dict)
     shifts: Mapping[str, F64] = field(default_factory=dict)
     norms: Mapping[str, NormTweak] = field(default_factory=dict)
+    given: Mapping[str, QTensor] = field(default_factory=dict)
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
 
 
 #: Returns the quantized model with this in it, and its weights.

@@ -45,6 +45,7 @@ from ptq.overrides import Overrides
 from ptq.place.costs import regions_of
 from ptq.plan import Decision, Plan
 from ptq.plan.make import RangeChoice, decide
+from ptq.plan.replace import with_decisions
 from ptq.plan.request import Request
 from ptq.progress import Stages
 from ptq.ranging import Candidates, Part, Split, measurements, search, searched
@@ -190,6 +191,7 @@ class Work:
         sites = self._sites(kept)
         if plan is None:
             plan = self._plan(sites, kept)
+        plan = with_decisions(plan, self.refined.get(frozenset(kept), Refined()).decisions)
         with self.stages.stage("emit"):
             model = self.source.model.clone()
             emitted = self._emit(model, kept, plan)
@@ -254,6 +256,7 @@ class Work:
     ) -> Emitted:
         if refined is None:
             refined = self.refined.get(frozenset(keep_float), Refined())
+        plan = with_decisions(plan, refined.decisions)
         add_to_biases(model, refined.shifts)
         tweak_norms(model, refined.norms)
         sites = self._find(model, keep_float)
@@ -267,7 +270,8 @@ class Work:
 
         return emit_qdq(
             model, sites, plan, quantize,
-            absorb=absorb, guard=guard, rounded=refined.weights, known=known,
+            absorb=absorb, guard=guard, rounded=refined.weights, given=refined.given,
+            known=known,
         )  # fmt: skip
 
     def _quantize_weight(

@@ -1,4 +1,8 @@
-"""Clip on codes, where saturation does not do it already."""
+"""Clip on codes, where saturation does not do it already.
+
+QuantizeLinear saturates at the ends of the type that holds the codes. A grid of fewer bits ends
+before, so that its codes are clipped whatever the range is.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +41,9 @@ def clip_codes(
 
 
 def saturates(bounds: tuple[float, float], decision: Decision) -> bool:
-    """Return whether the ends of a range are those of the grid: then quantizing clips to it."""
-    qtype = QType.parse(decision.qtype)
-    return _range(bounds, decision) == (qtype.qmin, qtype.qmax)
+    """Return whether the ends of a range are those of the container: quantizing clips to it."""
+    container = np.iinfo(QType.parse(decision.qtype).storage)
+    return _range(bounds, decision) == (container.min, container.max)
 
 
 def shares_codes(copy: Decision, other: Decision) -> bool:
@@ -48,7 +52,7 @@ def shares_codes(copy: Decision, other: Decision) -> bool:
 
 
 def params_of(decision: Decision) -> QParams:
-    """Return scale and zero point as arrays."""
+    """Return the scale that codes are made with, and the zero point, as arrays."""
     qtype = QType.parse(decision.qtype)
     return QParams(
         scale=np.asarray(decision.scale, np.float32),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import onnx_ir as ir
 
 from ptq.graph.clip_codes import clip_codes, params_of, shares_codes
@@ -49,8 +52,9 @@ class ActivationEmitter:
             # its producer is in float, and so may other readers be: they keep the exact value
             name, parameters = label(value.name), self._parameters(value, decision)
             codes = self.writer.quantize(value, name, parameters, after=value.producer())
+            codes = clip_codes(self.writer, codes, name, (-math.inf, math.inf), decision)
             self.codes[id(value)] = codes
-            self._redirect(value, self._dequantized(codes, name, parameters))
+            self._redirect(value, self._dequantized(codes, name, decision, parameters))
 
     def _quantize_result(self, site: Site, value: ir.Value, decision: Decision) -> None:
         """Requantize what a site computes; everything else reads the dequantized value."""
@@ -65,11 +69,12 @@ class ActivationEmitter:
         by = absorbed or site.node
         made = self._made(by, short, decision, parameters)
         codes = self.writer.quantize(raw, short, made, after=raw.producer())
-        codes = clip_codes(self.writer, codes, short, clip_range(by), decision)
+        if not self._moves_codes(site, decision):
+            codes = clip_codes(self.writer, codes, short, clip_range(by), decision)
         self.codes[id(value)] = codes
         if not readers and not value.is_graph_output():
             return  # the kernel of a Split wants all of its outputs quantized, read or not
-        dequantized = self._dequantized(codes, short, parameters)
+        dequantized = self._dequantized(codes, short, decision, parameters)
         self.writer.hand_over(value, dequantized, readers)
         if absorbed is not None:
             value.name = None
@@ -93,13 +98,20 @@ class ActivationEmitter:
             return False
         return shares_codes(decision, self.decisions[id(site.tensor)])
 
+    def _moves_codes(self, site: Site, decision: Decision) -> bool:
+        """Whether the codes are some of those that come in, which need no clipping any more."""
+        unbounded = clip_range(site.absorbed or site.node) == (-math.inf, math.inf)
+        if site.rule.role != "move" or not unbounded or site.node.op_type == "Pad":
+            return False
+        return shares_codes(decision, self.decisions[id(site.tensor)])
+
     def _recode(self, site: Site, value: ir.Value, decision: Decision) -> None:
         """Read the codes of the input with the parameters of the output; the node goes."""
         name, short = name_of(value), label(value.name)
         codes, parameters = self.codes[id(site.tensor)], self._parameters(value, decision)
         bounds = clip_range(site.absorbed or site.node)
         codes = clip_codes(self.writer, codes, short, bounds, decision)
-        recoded = self._dequantized(codes, short, parameters)
+        recoded = self._dequantized(codes, short, decision, parameters)
         self.codes[id(value)] = codes
         self.writer.hand_over(value, recoded, list(value.uses()))
         value.name = None
@@ -119,7 +131,7 @@ class ActivationEmitter:
         name = label(value.name)
         codes = self.writer.constant_of(f"{name}/quantized", quantize(array, params_of(decision)))
         first = self.readers[id(value)][0].node
-        parameters = self._parameters(value, decision)
+        parameters = self._decoding(name, decision, self._parameters(value, decision))
         del self.scales[name_of(value)]  # it belongs to the codes: no search may turn it
         dequantized = self.writer.dequantize(codes, f"{name}/dequantized", parameters, before=first)
         self._redirect(value, dequantized)
@@ -131,10 +143,20 @@ class ActivationEmitter:
                 if given is value:
                     site.node.replace_input_with(index, to)
 
-    def _dequantized(self, codes: ir.Value, name: str, parameters: Parameters) -> ir.Value:
+    def _dequantized(
+        self, codes: ir.Value, name: str, decision: Decision, parameters: Parameters
+    ) -> ir.Value:
+        decoding = self._decoding(name, decision, parameters)
         return self.writer.dequantize(
-            codes, f"{name}/dequantized", parameters, after=codes.producer()
+            codes, f"{name}/dequantized", decoding, after=codes.producer()
         )
+
+    def _decoding(self, name: str, decision: Decision, parameters: Parameters) -> Parameters:
+        """Return what codes are read with, given what they are made with."""
+        if decision.decode is None:
+            return parameters
+        step = np.asarray(decision.decode, np.float32)
+        return self.writer.constant_of(f"{name}/decode_scale", step), parameters[1]
 
     def _parameters(self, value: ir.Value, decision: Decision) -> Parameters:
         """Return the scale and the zero point of an activation, as initializers."""

@@ -102,7 +102,7 @@ def _dequantized(writer: QdqWriter, opened: GateSite, codes: ir.Value) -> ir.Val
     name, params = label(opened.name), params_of(opened.decision)
     clipped = clip_codes(writer, codes, name, (0.0, 1.0), opened.decision)
     parameters = (
-        writer.constant_of(f"{name}/scale", params.scale),
+        writer.constant_of(f"{name}/scale", np.asarray(opened.decision.step, np.float32)),
         writer.constant_of(f"{name}/zero_point", params.zero_point),
     )
     node = opened.site.node

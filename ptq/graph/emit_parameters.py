@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
+from ptq.errors import CalibrationError
 from ptq.graph.passes.edit import constant
 from ptq.graph.qdq_writer import Parameters, QdqWriter
 from ptq.graph.site import Site, gate_of, name_of
@@ -46,7 +47,7 @@ class ParameterEmitter:
         coarse: names of the sites of which the bias is rounded by more than half an output step.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is known of weights, in three ways
         self,
         writer: QdqWriter,
         plan: Plan,
@@ -55,13 +56,15 @@ class ParameterEmitter:
         absorb: bool,
         known: KnownWeights,
         rounded: Mapping[str, QTensor] = NONE,
+        given: Mapping[str, QTensor] = NONE,
     ) -> None:
         self.writer = writer
-        self.scales = {name: np.float32(d.scale) for name, d in plan.tensors.items()}
+        self.scales = {name: np.float32(d.step) for name, d in plan.tensors.items()}
         self.nodes = {n.name: n for n in plan.nodes}
         self.quantize_weight = quantize_weight
         self.absorb = absorb
         self.rounded = rounded
+        self.given = given
         self.found: dict[str, QTensor] = {}
         self.known = known
         self.weights: dict[_Key, tuple[QTensor, ir.Value]] = {}
@@ -111,10 +114,12 @@ class ParameterEmitter:
         """Return codes, parameters, and the axis of the scales in what is looked up."""
         array = constant(weight)
         assert array is not None
-        tensor = quantize_site_weight(
-            site, array, None, np.float32(1.0), self.quantize_weight,
-            symmetric=self.nodes[site.name].weight_symmetric,
-        ).tensor  # fmt: skip
+        tensor = self._given(site, weight, None, np.float32(1.0))
+        if tensor is None:
+            tensor = quantize_site_weight(
+                site, array, None, np.float32(1.0), self.quantize_weight,
+                symmetric=self.nodes[site.name].weight_symmetric,
+            ).tensor  # fmt: skip
         self.widths[tensor.qparams.qtype.bits] += tensor.codes.size
         name, write = label(f"{name_of(weight)}/table"), self.writer.constant_of
         codes = write(f"{name}/quantized", tensor.codes)
@@ -141,8 +146,53 @@ class ParameterEmitter:
         shared = self.weights.get(key)
         if shared is not None and bias_fits(bias, input_scale, shared[0]):
             return shared
+        tensor = self._given(site, weight, bias, input_scale)
+        if tensor is None:
+            tensor = self._quantized(site, weight, bias, input_scale, key)
+        self.found.setdefault(name_of(weight), tensor)
+        self.widths[tensor.qparams.qtype.bits] += tensor.codes.size
+        dequantized = self._dequantized(name_of(weight), tensor, site.node)
+        self.weights[key] = tensor, dequantized
+        return tensor, dequantized
+
+    def _given(
+        self, site: Site, weight: ir.Value, bias: np.ndarray | None, input_scale: np.float32
+    ) -> QTensor | None:
+        """Return a weight that was given in codes, if it was.
+
+        Raises:
+            CalibrationError: it does not fit the site, or the bias not its scales.
+        """
+        tensor = self.given.get(name_of(weight))
+        if tensor is None:
+            return None
         array = constant(weight)
         assert array is not None
+        if tensor.codes.shape != array.shape or tensor.qparams.axis not in (None, site.weight_axis):
+            raise CalibrationError(
+                f"weight '{name_of(weight)}' of '{site.name}' was given in codes of shape "
+                f"{tensor.codes.shape} with scales along axis {tensor.qparams.axis}; it takes "
+                f"{array.shape} and axis {site.weight_axis}"
+            )
+        if not bias_fits(bias, input_scale, tensor):
+            raise CalibrationError(
+                f"the bias of '{site.name}' does not fit int32 at the scales that its weight was "
+                "given with; keep the node in float, or give larger scales"
+            )
+        return tensor
+
+    def _quantized(
+        self,
+        site: Site,
+        weight: ir.Value,
+        bias: np.ndarray | None,
+        input_scale: np.float32,
+        key: _Key,
+    ) -> QTensor:
+        """Return the weight as the quantizer makes it."""
+        array = constant(weight)
+        assert array is not None
+        symmetric = self.nodes[site.name].weight_symmetric
         found = self.known.get((site.name, *key))
         if found is None or found.widened or not bias_fits(bias, input_scale, found.tensor):
             found = quantize_site_weight(
@@ -151,12 +201,7 @@ class ParameterEmitter:
             self.known[site.name, *key] = found
         if found.widened:
             self.widened.append(site.name)
-        tensor = rounded_alike(found.tensor, self.rounded.get(name_of(weight)), bias, input_scale)
-        self.found.setdefault(name_of(weight), tensor)
-        self.widths[tensor.qparams.qtype.bits] += tensor.codes.size
-        dequantized = self._dequantized(name_of(weight), tensor, site.node)
-        self.weights[key] = tensor, dequantized
-        return tensor, dequantized
+        return rounded_alike(found.tensor, self.rounded.get(name_of(weight)), bias, input_scale)
 
     def _dequantized(self, name: str, tensor: QTensor, before: ir.Node) -> ir.Value:
         params, name, write = tensor.qparams, label(name), self.writer.constant_of

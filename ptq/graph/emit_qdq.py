@@ -64,6 +64,7 @@ def emit_qdq(  # noqa: PLR0913 - a graph, what to write into it, and how
     absorb: bool = True,
     guard: bool = True,
     rounded: Mapping[str, QTensor] = NONE,
+    given: Mapping[str, QTensor] = NONE,
     known: KnownWeights | None = None,
 ) -> Emitted:
     """Insert the plan's QuantizeLinear and DequantizeLinear; the model is changed in place.
@@ -78,15 +79,17 @@ def emit_qdq(  # noqa: PLR0913 - a graph, what to write into it, and how
         guard: whether to keep apart what onnxruntime's optimizers would rewrite.
         rounded: codes to write for some weights in place of those that ``quantize_weight`` gives,
             wherever it gives the same scales, by name.
+        given: weights to write just as they are, codes and scales, in place of quantizing them: a
+            trained model brings both. By name.
         known: weights that were quantized for other plans; those that are quantized here are added.
 
     Raises:
-        CalibrationError: a weight is not finite.
+        CalibrationError: a weight is not finite, or one that is given does not fit.
     """
     writer = QdqWriter(model)
     weights = {} if known is None else known
     parameters = ParameterEmitter(
-        writer, plan, quantize_weight, absorb=absorb, known=weights, rounded=rounded
+        writer, plan, quantize_weight, absorb=absorb, known=weights, rounded=rounded, given=given
     )
     activations = ActivationEmitter(writer, sites, plan, absorb=absorb)
     gates = gates_of(sites, plan)

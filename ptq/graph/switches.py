@@ -274,15 +274,25 @@ class _Builder:
     def _rounded(self, value: ir.Value, decision: Decision) -> _Branch:
         """Return a branch that rounds a value to a grid."""
         params: QParams = params_of(decision)
-        scale, zero_point = (
+        constants = {"scale": params.scale, "zero_point": params.zero_point}
+        constants["step"] = np.asarray(decision.step, np.float32)
+        container = np.iinfo(params.qtype.storage)
+        clips = params.qtype.levels <= container.max - container.min
+        if clips:
+            for end, code in (("lo", params.qtype.qmin), ("hi", params.qtype.qmax)):
+                constants[end] = np.asarray(code, params.qtype.storage)
+        scale, zero_point, step, *ends = (
             self.writer.constant_of(f"{label(value.name)}/{what}", array)
-            for what, array in (("scale", params.scale), ("zero_point", params.zero_point))
+            for what, array in constants.items()
         )
 
         def nodes() -> Sequence[ir.Node]:
-            codes = ir.node("QuantizeLinear", [value, scale, zero_point])
-            codes.outputs[0].name = self.writer.fresh("codes")
-            return [codes, ir.node("DequantizeLinear", [codes.outputs[0], scale, zero_point])]
+            made = [ir.node("QuantizeLinear", [value, scale, zero_point])]
+            made[-1].outputs[0].name = self.writer.fresh("codes")
+            if clips:
+                made.append(ir.node("Clip", [made[-1].outputs[0], *ends]))
+                made[-1].outputs[0].name = self.writer.fresh("clipped")
+            return [*made, ir.node("DequantizeLinear", [made[-1].outputs[0], step, zero_point])]
 
         return nodes
 

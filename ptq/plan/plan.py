@@ -18,13 +18,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """How one activation tensor is quantized (per tensor: the kernels take one scale).
 
     Attributes:
-        qtype: the grid, such as ``uint8``.
+        qtype: the grid, such as ``uint8``. Its codes are held in ``QType.storage``: those of a
+            grid of 4 bits in uint8, clipped.
         lo: lower end of the clipping range that the solver chose.
         hi: upper end of it.
         scale: the float32 step.
         zero_point: the code of 0.0.
         clip_share: the share of observed values outside ``lo..hi``, in 0..1.
         observed: the tensor whose statistics were used; another one's where a scale is shared.
+        decode: the float32 step that codes stand for, where it is not that with which they are
+            made: quantization interval learning trains both (QIL, CVPR 2019). ``None`` where it is.
     """
 
     qtype: str
@@ -34,6 +37,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     zero_point: int
     clip_share: float
     observed: str
+    decode: float | None = None
+
+    @property
+    def step(self) -> float:
+        """The step that codes stand for."""
+        return self.scale if self.decode is None else self.decode
 
 
 class NodePlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,8 @@ from ptq.graph.emit_qdq import Emitted, emit_qdq
 from ptq.graph.normalize import normalize
 from ptq.graph.site_weights import unsaturated
 from ptq.graph.sites import Site, Sites, find_sites, plan_nodes, requests
-from ptq.numerics.affine import QParams, QTensor, fake_quantize
+from ptq.numerics.affine import QParams, QTensor, dequantize
+from ptq.numerics.affine import quantize as codes_of
 from ptq.numerics.qtype import QType
 from ptq.plan import Decision, Plan
 from ptq.plan.make import RangeChoice, decide
@@ -56,6 +57,7 @@ class Settings:
     keep_float: tuple[tuple[str, str], ...] = ()
     target: Target = TARGET
     bits: int = 8
+    activation_bits: int = 8
 
     @property
     def solver(self) -> Solver:
@@ -118,7 +120,7 @@ class Quantized:
         """Return the quantization step of every output, 0 for one that is not quantized."""
         decisions = self.plan.tensors
         names = [value.name for value in self.source.graph.outputs]
-        return [decisions[n].scale if n in decisions else 0.0 for n in names]
+        return [decisions[n].step if n in decisions else 0.0 for n in names]
 
 
 def prepare(text: str | ir.Model, weights: Arrays | None = None, **options: int) -> ir.Model:
@@ -144,7 +146,7 @@ def quantize(
     asked = requests(sites)
     if decisions is None:
         stats = observed(source, feeds, [r.observed for r in asked if r.observed])
-        qtype = QType.parse(settings.target.activation)
+        qtype = replace(QType.parse(settings.target.activation), bits=settings.activation_bits)
         symmetric = settings.symmetric or settings.target.activation_symmetric
         decisions = decide(asked, stats, RangeChoice(settings.solver, qtype, symmetric))
     nodes = plan_nodes(source, sites, symmetric=settings.weights_symmetric)
@@ -240,7 +242,7 @@ def simulate(quantized: Quantized, feed: Arrays) -> list[np.ndarray]:
         given = [None if v is None else known[id(v)] for v in node.inputs]
         site = inputs.get(id(node))
         if site is not None:
-            given = _as_site_reads(quantized, site, given)
+            given = _as_site_reads(quantized, site, given, rounded)
         for value, array in zip(node.outputs, evaluate(node, given), strict=True):
             if id(value) in rounded:
                 array = _fake(quantized, value, array)
@@ -264,15 +266,19 @@ def _rounded_by(sites: Sites) -> set[int]:
 
 
 def _fake(quantized: Quantized, value: ir.Value, array: np.ndarray) -> np.ndarray:
-    return fake_quantize(array, qparams(quantized.plan.tensors[value.name]))
+    decision = quantized.plan.tensors[value.name]
+    params = qparams(decision)
+    read = replace(params, scale=np.asarray(decision.step, np.float32))
+    return dequantize(codes_of(array, params), read)
 
 
 def _as_site_reads(
-    quantized: Quantized, site: Site, given: list[np.ndarray | None]
+    quantized: Quantized, site: Site, given: list[np.ndarray | None], rounded: set[int]
 ) -> list[np.ndarray | None]:
     read = list(given)
     for index, value in enumerate(site.node.inputs):
-        if any(value is activation for activation in site.activations):
+        is_read = any(value is activation for activation in site.activations)
+        if is_read and id(value) not in rounded:
             read[index] = _fake(quantized, value, given[index])
     if site.weight is None:
         return read
@@ -283,7 +289,7 @@ def _as_site_reads(
     weight = unsaturated(site, given[site.rule.weight], weight)
     read[site.rule.weight] = weight.dequantize()
     if site.bias is not None:
-        scale = np.float32(quantized.plan.tensors[site.activations[0].name].scale)
+        scale = np.float32(quantized.plan.tensors[site.activations[0].name].step)
         steps = (scale * weight.qparams.scale).astype(np.float64)
         bias = given[site.rule.bias]
         codes = np.rint(bias.astype(np.float64).reshape(-1) / steps)
