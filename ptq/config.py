@@ -21,6 +21,9 @@ Scheme = Literal["static", "dynamic", "weight-only", "auto"]
 Rounding = Literal["nearest", "gptq"]
 Preference = Literal["speed", "size"]
 
+#: The width of what integer kernels take.
+FULL_BITS = 8
+
 #: Widths of weights that each scheme takes.
 _WIDTHS = {"static": (8, 7, 6, 5, 4, 3, 2), "dynamic": (8,), "weight-only": (8, 4, 2), "auto": (8,)}
 
@@ -149,9 +152,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         format: how the result is written: QuantizeLinear and DequantizeLinear around float
             operators, which any runtime takes (``qdq``); fused integer operators of onnxruntime
             (``integer``); or both files.
-        bits: width of the weights. Activations have 8 where they are quantized.
+        bits: width of the weights.
+        activation_bits: width of what layers multiply their weights by; in the static scheme fewer
+            than 8. The kernels are of 8 bits, and what only others read keeps them.
         edge_bits: in the static scheme, the least width of the weights of layers that no layer
-            with a weight comes before, or none after.
+            with a weight comes before, or none after, and of what these read.
         block: how many weights share a scale in ``weight-only``.
         place: which operators become integer: ``auto`` by measured cost, where the target is this
             machine; ``all`` that the target runs; or globs over the names of those that do.
@@ -194,7 +199,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             channel on the average, on calibration data; not in the dynamic scheme.
         protect: the SQNR that the outputs should have on calibration data, in decibels: the layers
             that stand most in its way stay in float, as few as will do; 0 protects nothing.
-            ``None`` is 20 where costs decide the placement, else 0; in the static scheme.
+            ``None`` is 20 where costs decide the placement and activations have 8 bits, else 0;
+            in the static scheme.
         tweak_norms: whether factors and shifts of layer norms give their channels the mean and the
             deviation of the float network, on calibration data; in the static scheme.
         overrides: other settings for some nodes and tensors.
@@ -203,6 +209,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     scheme: Scheme = "static"
     format: Format = "qdq"
     bits: int = 8
+    activation_bits: Annotated[int, Meta(ge=2, le=8)] = 8
     edge_bits: Annotated[int, Meta(ge=2, le=8)] = 8
     block: Literal[16, 32, 64, 128, 256] = 32
     place: tuple[str, ...] = (PLACE_AUTO,)
@@ -236,8 +243,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     def __post_init__(self) -> None:
         """Refuse values of the wrong kind, and what the kernels of this release cannot run."""
         _require_kinds(self)
-        if self.bits not in _WIDTHS[self.scheme]:
-            raise ConfigError(_wrong_width("--bits", self.bits, self.scheme))
+        self._require_widths()
         for override in self.overrides:
             override.require_fits(self.scheme)
         for option in self.transforms:
@@ -269,6 +275,16 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
             raise ConfigError(
                 f"--qcode-objective {self.qcode_objective} needs --calib qcode, not {self.calib}"
+            )
+
+    def _require_widths(self) -> None:
+        """Refuse widths that the scheme does not take."""
+        if self.bits not in _WIDTHS[self.scheme]:
+            raise ConfigError(_wrong_width("--bits", self.bits, self.scheme))
+        if self.activation_bits < FULL_BITS and self.scheme != "static":
+            raise ConfigError(
+                f"activations of {self.activation_bits} bits are of --scheme static, not "
+                f"{self.scheme}; write --bits W{self.bits}A8, or leave the scheme out"
             )
 
     def _require_data_free(self) -> None:
@@ -307,6 +323,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         for option, given, fine in (
             ("--format", self.format, "qdq"),
             ("--scheme", self.scheme, "static"),
+            ("--bits", f"W{self.bits}A{self.activation_bits}", f"W{self.bits}A{FULL_BITS}"),
         ):
             if given != fine:
                 raise ConfigError(
@@ -440,7 +457,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """The SQNR of the outputs for which layers stay in float; 0 for none."""
         if self.protect is not None:
             return self.protect
-        return _PROTECTED_DB if self.scheme == "static" and self.places_by_cost else 0.0
+        # no layer is the culprit where few bits are asked of all: those that would stay in float
+        # are what was asked for
+        by_default = self.scheme == "static" and self.activation_bits == FULL_BITS
+        return _PROTECTED_DB if by_default and self.places_by_cost else 0.0
 
     @property
     def searches_output(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from ptq.config import FULL_BITS
 from ptq.embedded import EmbeddedRecipe
 from ptq.toml_writer import toml_lines
 
@@ -48,6 +49,9 @@ def _options(made: EmbeddedRecipe) -> dict[str, Any]:
     config = by_option(made.config)
     # what is empty says what leaving it out says
     options = {n: v for n, v in config.items() if n != "overrides" and v not in ("", [], ())}
+    activations = options.pop("activation-bits")
+    if activations < FULL_BITS:
+        options["bits"] = f"W{made.config.bits}A{activations}"
     if made.samples is not None:
         options["samples"] = made.samples
     if made.images is not None:

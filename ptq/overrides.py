@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ptq.calib import Solver, parse_method
-from ptq.config import Override, QuantizeConfig
+from ptq.config import FULL_BITS, Override, QuantizeConfig
 from ptq.errors import ConfigError
 from ptq.graph.edges import edge_layers
 from ptq.graph.names import Names, names_of
+from ptq.graph.planning import requests, widths_read
 from ptq.graph.site import Sites
 from ptq.graph.types import Model
+from ptq.plan.widths import common_widths
 from ptq.weights import WeightQuantizer
 from ptq.weights import parse_method as parse_weights
 
@@ -57,8 +59,8 @@ class Overrides:
 
     Attributes:
         effects: what each override matches, in their order.
-        edges: the nodes of which the weights have more bits than the others, as first and last
-            layers; empty where all have as many.
+        edges: the nodes of which the weights, and what they read, have more bits than the others,
+            as first and last layers; empty where all have as many.
     """
 
     def __init__(self, model: Model, config: QuantizeConfig) -> None:
@@ -73,7 +75,8 @@ class Overrides:
         """
         self.config = config
         self.effects: tuple[Effect, ...] = ()
-        static = config.scheme == "static" and config.bits < config.edge_bits
+        least = min(config.bits, config.activation_bits)
+        static = config.scheme == "static" and least < config.edge_bits
         self.edges = edge_layers(model) if static else frozenset[str]()
         if not config.overrides:
             return
@@ -91,7 +94,8 @@ class Overrides:
         said, general = self._of(node), self.config
         methods = (o.weight_range for o in said if o.weight_range is not None)
         method = next(methods, None)
-        usual = general.edge_bits if node in self.edges else general.bits
+        edge = max(general.bits, general.edge_bits)
+        usual = edge if node in self.edges else general.bits
         bits = next((o.bits for o in said if o.bits is not None), usual)
         return WeightSettings(
             bits=bits,
@@ -104,6 +108,14 @@ class Overrides:
         """Return the bits of the weights of nodes that do not have as many as the others."""
         bits = {node: self.weight(node).bits for node in self._matched()}
         return {node: width for node, width in bits.items() if width != self.config.bits}
+
+    def activation_widths(self, sites: Sites) -> dict[str, int]:
+        """Return the bits of quantized tensors that do not have those of the target's grid."""
+        config = self.config
+        if config.activation_bits == FULL_BITS:
+            return {}
+        read = widths_read(sites, config.activation_bits, self.edges, config.edge_bits)
+        return common_widths(requests(sites), read)
 
     def solvers(self, sites: Sites) -> dict[str, Solver]:
         """Return the range method of the quantized tensors for which an override says it.

@@ -92,13 +92,14 @@ class Remembered(Solver, frozen=True):
     """A range method that solves each tensor once, however many plans are made with it."""
 
     solver: Solver
-    known: dict[int, Range] = msgspec.field(default_factory=dict)
+    known: dict[tuple[int, QType], Range] = msgspec.field(default_factory=dict)
 
     def solve(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Range:
-        """Return the range; the grid is always the same, and the statistics live longer."""
-        if id(stats) not in self.known:
-            self.known[id(stats)] = self.solver.solve(stats, qtype, symmetric=symmetric)
-        return self.known[id(stats)]
+        """Return the range; it is always as symmetric, and the statistics live longer."""
+        key = id(stats), qtype
+        if key not in self.known:
+            self.known[key] = self.solver.solve(stats, qtype, symmetric=symmetric)
+        return self.known[key]
 
 
 class Turned(Solver, frozen=True):
@@ -123,6 +124,7 @@ class Candidates:
         others: tensors of which the user said the method.
         errors_of: output error of a plan by sample, of some samples or all, or ``None`` where it
             exceeds a limit.
+        bits: of tensors that do not have those of the choice.
     """
 
     asked: Sequence[Request]
@@ -130,6 +132,7 @@ class Candidates:
     choice_of: Callable[[Solver], RangeChoice]
     others: Mapping[str, RangeChoice]
     errors_of: Callable[[dict[str, Decision], float, Sequence[int] | None], F64 | None]
+    bits: Mapping[str, int] = field(default_factory=dict)
     choices: dict[str, RangeChoice] = field(default_factory=dict)
 
     def measure(
@@ -153,7 +156,8 @@ class Candidates:
 
     def _decisions(self, method: str, tensors: Mapping[str, str]) -> dict[str, Decision]:
         others = {**{t: self._choice(m) for t, m in tensors.items()}, **self.others}
-        return decide(self.asked, self.stats, self._choice(method), others=others)
+        choice = self._choice(method)
+        return decide(self.asked, self.stats, choice, others=others, bits=self.bits)
 
     def _choice(self, method: str) -> RangeChoice:
         if method not in self.choices:

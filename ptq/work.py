@@ -324,16 +324,19 @@ class Work:
         common, chosen = self._chosen_ranges()
         choice, solvers = self._choice(common), {**chosen, **self.overrides.solvers(sites)}
         others = {tensor: self._choice(solver) for tensor, solver in solvers.items()}
+        bits = self.overrides.activation_widths(sites)
         nodes = plan_nodes(self.source.model, sites, symmetric=self.config.weights_symmetric)
         with self.stages.stage("solve"):
-            decisions = decide(asked, self.observed().stats, choice, others=others)
+            decisions = decide(asked, self.observed().stats, choice, others=others, bits=bits)
         plan = Plan(target=self.target.name, tensors=decisions, nodes=nodes)
         if not self.config.searches_output:
             return plan
         feeds = self._feeds("--qcode-objective output", _SEARCH_SAMPLES)
         trial = Trial(feeds, self.source)
         fixed = self._search(trial, plan, keep_float, solvers)
-        decisions = decide(asked, self.observed().stats, choice, others=others, fixed=fixed)
+        decisions = decide(
+            asked, self.observed().stats, choice, others=others, fixed=fixed, bits=bits
+        )
         searched = msgspec.structs.replace(plan, tensors=decisions)
         # the search simulates: biases stay as they were rounded for the first scales. What ships is
         # measured as it ships, and the better one kept
@@ -382,6 +385,7 @@ class Work:
             self._choice,
             {t: self._choice(s) for t, s in self.overrides.solvers(sites).items()},
             errors_of,
+            self.overrides.activation_widths(sites),
         )
         with self.stages.stage("search", measurements(self.solver)) as step:
             found = search(self.solver, candidates, len(trial.feeds), step)

@@ -146,9 +146,9 @@ FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
 
 
 class _Bits(click.ParamType[int | str]):
-    """A width of weights: ``4``, ``W4A8`` as papers write it, or ``mixed``."""
+    """Widths: ``4`` of weights, ``W4A4`` of activations too as papers write it, or ``mixed``."""
 
-    name = "integer|W4A8|mixed"
+    name = "integer|W4A4|mixed"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -159,9 +159,11 @@ class _Bits(click.ParamType[int | str]):
         found = re.fullmatch(r"W(\d+)A8|(-?\d+)", text)
         if found is not None and not isinstance(value, bool):
             return int(found[1] or found[2])
-        why = "is no width of weights; write 4, W4A8 or mixed"
+        if re.fullmatch(r"W\d+A[2-7]", text):
+            return text
+        why = "is no width of weights; write 4, W4A8, W4A4 or mixed"
         if re.fullmatch(r"W\d+A\d+", text):
-            why = "has activations that no kernel takes; write A8"
+            why = "has activations that no kernel takes; write A8 to A2"
         raise click.BadParameter(f"{value} {why}", ctx, param)
 
 
@@ -191,6 +193,14 @@ MIXED = "mixed"
 
 #: The type of ``--bits``.
 BITS = _Bits()
+
+
+def widths_of(bits: int | str) -> tuple[int, int]:
+    """Return the bits of weights and of activations that a value of ``--bits`` stands for."""
+    if isinstance(bits, int):
+        return bits, 8
+    weights, _, activations = bits.removeprefix("W").partition("A")
+    return (8, 8) if bits == MIXED else (int(weights), int(activations))
 
 
 def config_from(**fields: Any) -> QuantizeConfig:  # noqa: ANN401 - of many types

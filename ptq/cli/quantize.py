@@ -54,19 +54,20 @@ _MADE_FROM = {
 @click.option(
     "--bits",
     type=shared.BITS,
-    metavar="N|W4A8|mixed",
+    metavar="N|W4A4|mixed",
     default=8,
     show_default=True,
-    help="Width of the weights, also written W4A8: 8 to 2 with --scheme static, where activations "
-    "have 8 and kernels are the same, 8, 4 and 2 with weight-only. 'mixed' gives each layer its "
-    "own, within --max-size, --mean-bits or --min-sqnr.",
+    help="Width of the weights: 8 to 2 with --scheme static, 8, 4 and 2 with weight-only. With "
+    "--scheme static also of what layers read, W4A4, or W4A8 if it is 8; kernels are those of 8. "
+    "'mixed' gives each layer its own, within --max-size, --mean-bits or --min-sqnr.",
 )
 @click.option(
     "--edge-bits",
     type=click.IntRange(2, 8),
     default=8,
     show_default=True,
-    help="With --scheme static, the least width of the weights of the first and last layers.",
+    help="With --scheme static, the least width of the weights of the first and last layers, and "
+    "of what these read.",
 )
 @click.option(
     "--max-size",
@@ -295,12 +296,14 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
 def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
     """Return the settings that the options describe, with the overrides of the recipe."""
     calib = given["calib"]
+    bits, activation_bits = shared.widths_of(given["bits"])
     if given["data_free"] and calib == "kl":
         calib = "minmax"
     return shared.config_from(
         calib=calib,
         **{n: given[n] for n in ("qcode_objective", "weight_range", "weights")},
-        bits=8 if given["bits"] == shared.MIXED else given["bits"],
+        bits=bits,
+        activation_bits=activation_bits,
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},
         **{n: given[n] for n in ("ema_decay", "seed", "allow_larger", "format", "scheme")},
         **{n: given[n] for n in ("place", "prefer", "rounding", "bias_correct", "tweak_norms")},
@@ -319,7 +322,8 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
 def _symmetric_weights(given: Mapping[str, Any]) -> bool:
     """Return whether weights have zero point 0: few bits are too few to leave half of them."""
     said = given["symmetric_weights"]
-    few = given["scheme"] == "static" and (given["bits"] == shared.MIXED or given["bits"] < 8)
+    bits = given["bits"]
+    few = given["scheme"] == "static" and (bits == shared.MIXED or shared.widths_of(bits)[0] < 8)
     return not few if said is None else bool(said)
 
 

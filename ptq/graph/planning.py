@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
 from ptq.graph.passes.edit import constant
@@ -61,6 +63,28 @@ def _put_out(value: ir.Value, site: Site) -> Request:
         copied = name_of(site.tensor)
         return Request(name, observed=name, copies=copied, factor=site.factor, shift=site.shift)
     return Request(name, observed=name)
+
+
+def widths_read(sites: Sites, bits: int, edges: Collection[str], edge_bits: int) -> dict[str, int]:
+    """Return the width of what is multiplied, by tensor; what several read has that of the widest.
+
+    What only elementwise operators read, and what the network puts out, is not among them: their
+    kernels are of 8 bits anyway.
+
+    Args:
+        sites: what becomes integer.
+        bits: of what layers read.
+        edges: the first and the last of them, by name.
+        edge_bits: of what these read, if that is more.
+    """
+    found: dict[str, int] = {}
+    for site in sites.sites:
+        if site.rule.role != "linear":
+            continue
+        width = max(bits, edge_bits) if site.name in edges else bits
+        for value in site.activations:
+            found[name_of(value)] = max(width, found.get(name_of(value), 0))
+    return found
 
 
 def plan_nodes(model: ir.Model, sites: Sites, *, symmetric: bool) -> tuple[NodePlan, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,7 @@ def decide(
     *,
     others: Mapping[str, RangeChoice] | None = None,
     fixed: Mapping[str, Range] | None = None,
+    bits: Mapping[str, int] | None = None,
 ) -> dict[str, Decision]:
     """Return the decision for every requested tensor.
 
@@ -53,23 +54,30 @@ def decide(
         others: those of tensors with a choice of their own. What shares the scale of another tensor
             has that one's.
         fixed: ranges that a search has chosen already; they replace the solver's.
+        bits: the width of the grids of tensors that are not to have that of their choice, the same
+            for all that share codes (`ptq.plan.widths`).
 
     Raises:
         CalibrationError: a tensor has no statistics, or they determine no range.
     """
-    making = _Making(list(requests), stats, _Choices(choice, others or {}), dict(fixed or {}))
-    return making.decisions()
+    choices = _Choices(choice, others or {}, bits or {})
+    return _Making(list(requests), stats, choices, dict(fixed or {})).decisions()
 
 
 @dataclass(frozen=True, slots=True)
 class _Choices:
-    """The choice for all tensors but some, and for those."""
+    """The choice for all tensors but some, for those, and the bits of single ones."""
 
     common: RangeChoice
     others: Mapping[str, RangeChoice]
+    bits: Mapping[str, int]
 
     def of(self, tensor: str) -> RangeChoice:
-        return self.others.get(tensor, self.common)
+        choice = self.others.get(tensor, self.common)
+        bits = self.bits.get(tensor, choice.qtype.bits)
+        if bits == choice.qtype.bits:
+            return choice
+        return replace(choice, qtype=replace(choice.qtype, bits=bits))
 
 
 class _Making:

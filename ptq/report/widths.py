@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ptq.config import FULL_BITS
+
 if TYPE_CHECKING:
     from ptq.report.report import Report
 
 
 def quantized_title(report: Report) -> str:
-    """Return what a column on the quantized model is headed: ``int8``, ``W4A8``, ``mixed``."""
+    """Return what a column on the quantized model is headed: ``int8``, ``W4A4``, ``mixed``."""
     config = report.config
     said = {o.bits for o in config.overrides if o.bits is not None} - {config.bits}
     if said and len(report.weight_bits) != 1:
         return "mixed"
-    if report.scheme == "static" and config.bits < 8:
-        return f"W{config.bits}A8"
+    if report.scheme == "static" and min(config.bits, config.activation_bits) < FULL_BITS:
+        return f"W{config.bits}A{config.activation_bits}"
     return f"int{config.bits}"
 
 
