@@ -67,12 +67,12 @@ def deploy(
         source = own.get(old.observed)
         if tensor not in own and source is not None:
             decisions[tensor] = _copied(old, plan.tensors[old.observed], source)
-    weights = {}
+    weights: dict[str, QTensor] = {}
     for name, faked in network.weights.items():
         site = next(s for s in sites.sites if s.weight is not None and s.weight.name == name)
         value = found[faked.value]
-        tensor = _codes(name, value, found[faked.scale], network.starts[name].axis)
-        weights[name] = unsaturated(site, value, tensor)
+        found_codes = _codes(name, value, found[faked.scale], network.starts[name].axis)
+        weights[name] = unsaturated(site, value, found_codes)
     shifts = {}
     values = values_by_name(model.graph)
     for node, bias in network.biases.items():

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
@@ -139,7 +138,8 @@ def training_graph(
     if not found.of:
         first = found.frozen[0]
         raise UnsupportedError(
-            f"nothing can be trained: '{first.node}' ({first.op_type}) is in the way, {first.reason}"
+            f"nothing can be trained: '{first.node}' ({first.op_type}) is in the way: "
+            f"{first.reason}"
         )
     tape = Tape(graph, "out/")
     for name, value in found.of.items():
