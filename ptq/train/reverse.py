@@ -17,6 +17,7 @@ import onnx_ir as ir
 from ptq.train.gradients.base import Backward, NoGradientError, passing, rule_for
 from ptq.train.tape import Tape
 from ptq.train.trace import Trace
+from ptq.train.variants import Variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def differentiate(
     wanted: Sequence[ir.Value],
     trace: Trace,
     dtype: np.dtype | type = np.float32,
+    variants: Variants | None = None,
 ) -> Gradients:
     """Append to a graph what computes the gradient of a loss, and return where it comes out.
 
@@ -66,10 +68,13 @@ def differentiate(
         wanted: values of the graph by which the loss is differentiated.
         trace: of one run of it.
         dtype: what the graph computes in.
+        variants: which of several equal ways each gradient is computed; keeps what is chosen.
     """
+    variants = variants or Variants()
     refused: dict[int, str] = {}
     while True:
-        sweep = _Sweep(graph, loss, wanted, trace, np.dtype(dtype), refused)
+        tape = Tape(graph, "grad/", dtype)
+        sweep = _Sweep(tape, loss, wanted, trace, refused, variants)
         try:
             return sweep.run()
         except _RuleRefusedError as error:
@@ -89,21 +94,22 @@ class _Sweep:
 
     def __init__(
         self,
-        graph: ir.Graph,
+        tape: Tape,
         loss: ir.Value,
         wanted: Sequence[ir.Value],
         trace: Trace,
-        dtype: np.dtype,
         refused: Mapping[int, str],
+        variants: Variants,
     ) -> None:
-        self.graph = graph
+        self.tape = tape
+        self.graph = graph = tape.graph
         self.loss = loss
         self.wanted = wanted
         self.trace = trace
         self.refused = refused
+        self.variants = variants
         self.nodes = list(graph)
         self.constants = set(graph.initializers)
-        self.tape = Tape(graph, "grad/", dtype)
         self.parts: dict[int, list[ir.Value]] = {}
 
     def run(self) -> Gradients:
@@ -136,7 +142,7 @@ class _Sweep:
         rule = rule_for(node)
         assert rule is not None, "what is before an operator without a rule is not trained"
         try:
-            made = rule(Backward(node, grads, self.tape, self.trace))
+            made = rule(Backward(node, grads, self.tape, self.trace, self.variants, active))
         except NoGradientError as error:
             raise _RuleRefusedError(node, str(error)) from error
         for value, part in zip(node.inputs, made, strict=False):

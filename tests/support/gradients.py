@@ -1,4 +1,8 @@
-"""Check rules of differentiation against central differences, in float64 by onnx.reference."""
+"""Check rules of differentiation against central differences.
+
+In float64 by onnx.reference; or, for what is linear in each operand, in whole numbers by
+onnxruntime: then differences are exact, and so must gradients be.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
+from ptq.runtime.session import Session, open_session
 from ptq.train.reverse import differentiate
 from ptq.train.straight_through import functions, resolve
 from ptq.train.tape import Tape
@@ -36,14 +41,28 @@ class Differentiated:
         forward: makes the forward pass.
         feed: the inputs, by name; arrays of integers are constants.
         seed: of the weights of the loss.
+        whole: compute in float32 by onnxruntime, with weights that are small whole numbers.
     """
 
-    def __init__(self, forward: Forward, feed: Mapping[str, np.ndarray], seed: int = 0) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        feed: Mapping[str, np.ndarray],
+        seed: int = 0,
+        *,
+        whole: bool = False,
+    ) -> None:
+        self.whole = whole
+        dtype = np.float32 if whole else np.float64
+        feed = {
+            n: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a
+            for n, a in feed.items()
+        }
         self.feed = {n: a for n, a in feed.items() if np.issubdtype(a.dtype, np.floating)}
         inputs = {n: _input(n, a) for n, a in self.feed.items()}
         graph = ir.Graph(list(inputs.values()), [], nodes=[], opset_imports={"": 21, "ptq": 1})
         graph.name = "check"
-        tape = Tape(graph, "forward/", np.float64)
+        tape = Tape(graph, "forward/", dtype)
         given = [inputs[n] if n in inputs else tape.constant(a) for n, a in feed.items()]
         made = forward(tape, *given)
         outputs = [made] if isinstance(made, ir.Value) else list(made)
@@ -53,13 +72,14 @@ class Differentiated:
         terms = []
         for output in outputs:
             shape = values[output.name or ""].shape
-            product = tape.op("Mul", output, rng.normal(size=shape))
+            weights = rng.integers(-3, 4, shape) if whole else rng.normal(size=shape)
+            product = tape.op("Mul", output, np.asarray(weights, dtype))
             terms.append(tape.op("ReduceSum", product, keepdims=0))
         loss = terms[0] if len(terms) == 1 else tape.op("Sum", *terms)
         self.loss = loss.name or ""
         values = self._run([v for node in graph for v in node.outputs])
         traced = Trace.of_values({**values, **self.feed})
-        found = differentiate(graph, loss, list(inputs.values()), traced, np.float64)
+        found = differentiate(graph, loss, list(inputs.values()), traced, dtype)
         self.frozen = found.frozen
         resolve(graph)
         self.of = {name: value.name or "" for name, value in found.of.items()}
@@ -86,22 +106,23 @@ class Differentiated:
     def _loss(self, feed: Mapping[str, np.ndarray]) -> float:
         if not hasattr(self, "_evaluator"):
             value = next(v for n in self.model.graph for v in n.outputs if v.name == self.loss)
-            self._evaluator = self._reference([value])
+            self._evaluator = self._session([value])
         return float(self._evaluator.run(None, dict(feed))[0])
 
     def _run(self, values: Sequence[ir.Value]) -> dict[str, np.ndarray]:
-        found = self._reference(values).run(None, dict(self.feed))
+        found = self._session(values).run(None, dict(self.feed))
         return {v.name or "": np.asarray(a) for v, a in zip(values, found, strict=True)}
 
-    def _reference(self, values: Sequence[ir.Value]) -> ReferenceEvaluator:
+    def _session(self, values: Sequence[ir.Value]) -> ReferenceEvaluator | Session:
         graph = self.model.graph
         graph.outputs[:] = list(values)
         proto = ir.serde.serialize_model(self.model)
         graph.outputs[:] = []
         for output in proto.graph.output:  # the reference evaluator reads no types
             output.ClearField("type")
-        whole = onnx.ModelProto.FromString(proto.SerializeToString())
-        return ReferenceEvaluator(whole, new_ops=[Erf])
+        if self.whole:
+            return open_session(proto.SerializeToString())
+        return ReferenceEvaluator(onnx.ModelProto.FromString(proto.SerializeToString()))
 
 
 def check_gradients(
@@ -116,5 +137,26 @@ def check_gradients(
         )
 
 
+def check_whole_gradients(forward: Forward, feed: Mapping[str, np.ndarray]) -> None:
+    """Compare gradients with differences, both exact.
+
+    Args:
+        forward: linear in each input, with whole numbers as factors.
+        feed: small whole numbers, as floats.
+    """
+    found = Differentiated(forward, feed, whole=True)
+    assert found.frozen == ()
+    for name in found.feed:
+        np.testing.assert_array_equal(
+            found.gradient(name), found.numerical(name, step=1.0), err_msg=name
+        )
+
+
+def whole_numbers(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Return small whole numbers, as floats."""
+    return rng.integers(-3, 4, shape).astype(np.float64)
+
+
 def _input(name: str, array: np.ndarray) -> ir.Value:
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.DOUBLE), shape=ir.Shape(array.shape))
+    dtype = ir.DataType.from_numpy(array.dtype)
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape))

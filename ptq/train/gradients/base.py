@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +20,7 @@ from ptq.graph.passes.edit import (
 )
 from ptq.train.tape import Attribute, Operand, Tape
 from ptq.train.trace import Trace
+from ptq.train.variants import Variants
 
 
 class NoGradientError(Exception):
@@ -35,12 +36,16 @@ class Backward:
         grads: the gradient of each of its outputs, of that one's shape; ``None`` if there is none.
         tape: appends operators to the graph.
         trace: shapes of the values of the forward pass.
+        variants: which of several equal ways is taken.
+        active: the values of which a gradient is needed, by identity; ``None`` for all.
     """
 
     node: ir.Node
     grads: tuple[ir.Value | None, ...]
     tape: Tape
     trace: Trace
+    variants: Variants = field(default_factory=Variants)
+    active: Set[int] | None = None
 
     @property
     def grad(self) -> ir.Value:
@@ -63,6 +68,10 @@ class Backward:
     def given(self, index: int) -> ir.Value | None:
         """Return an optional input."""
         return input_at(self.node, index)
+
+    def wants(self, value: ir.Value) -> bool:
+        """Return whether the gradient of an input is needed; for what costs time to choose."""
+        return self.active is None or id(value) in self.active
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Return the shape of a value of the forward pass."""

@@ -1,0 +1,254 @@
+"""Gradients of a convolution by its image and by its weight, as operators; no rules.
+
+A transposed convolution is the gradient of a convolution by its image, so that its own gradients
+are these functions too, with other values in other places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+import onnx_ir as ir
+
+from ptq.train.gradients.windows import Windows
+from ptq.train.tape import Tape
+from ptq.train.variants import Variants, Way
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A convolution in numbers.
+
+    Attributes:
+        batch: how many images there are.
+        channels: of an image.
+        filters: how many channels come out.
+        group: in how many groups the channels are.
+        windows: on the image.
+    """
+
+    batch: int
+    channels: int
+    filters: int
+    group: int
+    windows: Windows
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """The shape of the images."""
+        return self.batch, self.channels, *self.windows.size
+
+    @property
+    def result(self) -> tuple[int, ...]:
+        """The shape of what comes out."""
+        return self.batch, self.filters, *self.windows.out
+
+    @property
+    def weight(self) -> tuple[int, ...]:
+        """The shape of the weight."""
+        return self.filters, self.channels // self.group, *self.windows.kernel
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every channel has one filter of its own."""
+        return self.group == self.channels == self.filters
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every window is one element, and every element one window."""
+        w = self.windows
+        return w.size == w.out and set(w.kernel) | set(w.strides) == {1} and not any(w.begin)
+
+    def key(self, of: str) -> str:
+        """Return what a choice for this convolution is remembered by."""
+        w = self.windows
+        parts = (w.size, w.kernel, w.strides, w.dilations, w.begin, w.out)
+        numbers = (self.batch, self.channels, self.filters, self.group)
+        return " ".join([of, _joined(numbers), *map(_joined, parts)])
+
+
+def by_image(tape: Tape, conv: Convolution, grad: ir.Value, weight: ir.Value) -> ir.Value:
+    """Return the gradient by the image.
+
+    Args:
+        tape: grows.
+        conv: the convolution.
+        grad: the gradient of its result.
+        weight: its weight.
+    """
+    if set(conv.windows.strides) == {1}:
+        return _by_turned_weight(tape, conv, grad, weight)
+    return _by_transposed(tape, conv, grad, weight)
+
+
+def by_weight(
+    tape: Tape, variants: Variants, conv: Convolution, image: ir.Value, grad: ir.Value
+) -> ir.Value:
+    """Return the gradient by the weight.
+
+    Args:
+        tape: grows.
+        variants: which way it is computed.
+        conv: the convolution.
+        image: what it is given.
+        grad: the gradient of its result.
+    """
+    ways, usual = _ways(conv)
+    name = variants.choose(conv.key("weight"), ways, (conv.image, conv.result), usual)
+    return ways[name](tape, image, grad)
+
+
+def _ways(conv: Convolution) -> tuple[Mapping[str, Way], str]:
+    if conv.is_depthwise:
+        return {"taps": partial(_by_depthwise_taps, conv)}, "taps"
+    if conv.group > 1:
+        return {"taps": partial(_by_taps, conv)}, "taps"
+    ways = {
+        "taps": partial(_by_taps, conv),
+        "flat": partial(_by_flat_taps, conv),
+        "swapped": partial(_by_swapped, conv),
+    }
+    return ways, "flat" if prod(conv.windows.out) < 128 else "taps"
+
+
+def _by_turned_weight(tape: Tape, conv: Convolution, grad: ir.Value, weight: ir.Value) -> ir.Value:
+    """Convolve the gradient with the weight turned round; all strides are 1."""
+    w, group = conv.windows, conv.group
+    if not conv.is_depthwise:
+        each = conv.filters // group, conv.channels // group
+        rank = len(w.kernel)
+        if group > 1:
+            weight = tape.op("Reshape", weight, [group, *each, *w.kernel])
+            perm = [0, 2, 1, *range(3, 3 + rank)]
+            weight = tape.op("Transpose", weight, perm=perm)
+            weight = tape.op("Reshape", weight, [conv.channels, each[0], *w.kernel])
+        else:
+            weight = tape.op("Transpose", weight, perm=[1, 0, *w.axes])
+    turned = [axis for axis, k in zip(w.axes, w.kernel, strict=True) if k > 1]
+    if turned:
+        n = len(turned)
+        weight = tape.op("Slice", weight, [-1] * n, [-(2**31)] * n, turned, [-1] * n)
+    begin = [e - 1 - b for e, b in zip(w.extent, w.begin, strict=True)]
+    rows = zip(w.size, w.out, w.extent, begin, strict=True)
+    end = [n - o + e - 1 - b for n, o, e, b in rows]
+    grad = _cropped(tape, w, grad, begin, end)
+    return tape.op(
+        "Conv",
+        grad,
+        weight,
+        pads=[max(p, 0) for p in (*begin, *end)],
+        dilations=list(w.dilations),
+        group=group,
+    )
+
+
+def _cropped(tape: Tape, w: Windows, grad: ir.Value, begin: list[int], end: list[int]) -> ir.Value:
+    """Take away the windows that lie in the padding alone: pads below zero."""
+    if min(*begin, *end) >= 0:
+        return grad
+    starts = [max(-b, 0) for b in begin]
+    stops = [o - max(-e, 0) for o, e in zip(w.out, end, strict=True)]
+    return tape.op("Slice", grad, starts, stops, list(w.axes))
+
+
+def _by_transposed(tape: Tape, conv: Convolution, grad: ir.Value, weight: ir.Value) -> ir.Value:
+    w = conv.windows
+    return tape.op(
+        "ConvTranspose",
+        grad,
+        weight,
+        pads=[*w.begin, *(max(e, 0) for e in w.end)],
+        output_padding=[max(-e, 0) for e in w.end],
+        strides=list(w.strides),
+        dilations=list(w.dilations),
+        group=conv.group,
+    )
+
+
+def _by_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
+    """For every image, the product of its gradient with its windows; then the sum of all."""
+    w, group, batch = conv.windows, conv.group, conv.batch
+    each, count, points = conv.channels // group, len(w.taps), prod(w.out)
+    columns = _columns(tape, w, image, 1) if group == 1 else None
+    if columns is not None:
+        columns = tape.op("Reshape", columns, [batch, count * each, points])
+        rows = tape.op("Reshape", grad, [batch, conv.filters, points])
+    else:
+        padded = w.padded(tape, image)
+        shape = [batch, group, each, points]
+        parts = [tape.op("Reshape", w.tap(tape, padded, tap), shape) for tap in w.taps]
+        columns = parts[0] if count == 1 else tape.op("Concat", *parts, axis=2)
+        rows = tape.op("Reshape", grad, [batch, group, conv.filters // group, points])
+    perm = [0, 2, 1] if group == 1 else [0, 1, 3, 2]
+    found = tape.op("MatMul", rows, tape.op("Transpose", columns, perm=perm))
+    if batch > 1:
+        found = tape.op("ReduceSum", found, [0], keepdims=0)
+    return _as_weight(tape, conv, found)
+
+
+def _by_flat_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
+    """The product of all gradients with all windows: one matrix each; there are no groups."""
+    w, count = conv.windows, len(conv.windows.taps)
+    length = conv.batch * prod(w.out)
+    columns = _columns(tape, w, _channels_first(tape, conv, image), 0)
+    columns = tape.op("Reshape", columns, [count * conv.channels, length])
+    rows = tape.op("Reshape", _channels_first(tape, conv, grad), [conv.filters, length])
+    return _as_weight(tape, conv, tape.op("Gemm", rows, columns, transB=1))
+
+
+def _by_swapped(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
+    """Convolve the image with the gradient, samples being channels; there are no groups."""
+    w = conv.windows
+    found = tape.op(
+        "Conv",
+        _channels_first(tape, conv, image),
+        _channels_first(tape, conv, grad),
+        pads=[*w.begin, *(max(e, 0) for e in w.end)],
+        strides=list(w.dilations),
+        dilations=list(w.strides),
+    )
+    if any(e < 0 for e in w.end):
+        zeros = [0] * len(w.kernel)
+        found = tape.op("Slice", found, zeros, list(w.kernel), list(w.axes))
+    return tape.op("Transpose", found, perm=[1, 0, *w.axes])
+
+
+def _by_depthwise_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
+    """For every element of the window, the sum of its products with the gradient."""
+    w = conv.windows
+    padded, axes = w.padded(tape, image), [0, *w.axes]
+    sums = [
+        tape.op("ReduceSum", tape.op("Mul", w.tap(tape, padded, tap), grad), axes, keepdims=0)
+        for tap in w.taps
+    ]
+    columns = [tape.op("Reshape", s, [conv.channels, 1]) for s in sums]
+    found = columns[0] if len(columns) == 1 else tape.op("Concat", *columns, axis=1)
+    return tape.op("Reshape", found, list(conv.weight))
+
+
+def _columns(tape: Tape, w: Windows, image: ir.Value, axis: int) -> ir.Value:
+    """Return the elements of the windows, one after the other along an axis."""
+    padded = w.padded(tape, image)
+    parts = [w.tap(tape, padded, tap) for tap in w.taps]
+    return parts[0] if len(parts) == 1 else tape.op("Concat", *parts, axis=axis)
+
+
+def _channels_first(tape: Tape, conv: Convolution, value: ir.Value) -> ir.Value:
+    """Return images with the samples behind the channels."""
+    return tape.op("Transpose", value, perm=[1, 0, *conv.windows.axes])
+
+
+def _as_weight(tape: Tape, conv: Convolution, found: ir.Value) -> ir.Value:
+    """Return ``(…, filters, taps · channels)`` in the shape of the weight."""
+    count, each = len(conv.windows.taps), conv.channels // conv.group
+    if count > 1 and each > 1:
+        found = tape.op("Reshape", found, [conv.filters, count, each])
+        found = tape.op("Transpose", found, perm=[0, 2, 1])
+    return tape.op("Reshape", found, list(conv.weight))
+
+
+def _joined(numbers: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in numbers)

@@ -1,0 +1,97 @@
+"""Choose between equal ways to compute a gradient by their time, and remember what was chosen.
+
+The weight gradient of a convolution can be a product of matrices, or a convolution, of several
+layouts; none is the fastest for all shapes. What was chosen is a mapping of texts, so that it can
+be kept beside the graph: the same choices make the same graph, byte by byte.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from ptq.errors import VerificationError
+from ptq.graph.save import to_bytes
+from ptq.runtime.session import Session, open_session
+from ptq.train.tape import Tape
+
+#: Appends one way to compute something from values, and returns the result.
+Way: TypeAlias = Callable[..., ir.Value]
+
+#: How often each way is run; the fastest run counts, as what else the machine does only adds time.
+_RUNS = 5
+
+#: No more of a way is timed than this, in seconds.
+_PATIENCE = 0.25
+
+
+class Variants:
+    """The ways that are taken, by what they are for.
+
+    Args:
+        chosen: what was chosen before; kept as it is.
+        timed: whether onnxruntime measures what has not been chosen yet, for one thread; otherwise
+            a rule of thumb decides. What is measured depends on the machine and its load.
+    """
+
+    def __init__(self, chosen: Mapping[str, str] | None = None, *, timed: bool = False) -> None:
+        self.chosen: dict[str, str] = dict(chosen or {})
+        self.timed = timed
+
+    def choose(
+        self, key: str, ways: Mapping[str, Way], shapes: Sequence[Sequence[int]], usual: str
+    ) -> str:
+        """Return the name of the way to take.
+
+        Args:
+            key: what is computed, with all that its time depends on.
+            ways: by name; all give the same, up to rounding.
+            shapes: of the float32 values that a way is given.
+            usual: the way to take where nothing is known.
+        """
+        if self.chosen.get(key) not in ways:
+            timed = self.timed and len(ways) > 1
+            self.chosen[key] = fastest(ways, shapes) if timed else usual
+        return self.chosen[key]
+
+
+def fastest(ways: Mapping[str, Way], shapes: Sequence[Sequence[int]]) -> str:
+    """Return the way of the shortest run in onnxruntime, on one thread; the first of equals.
+
+    Args:
+        ways: by name.
+        shapes: of the float32 values that a way is given.
+    """
+    rng = np.random.default_rng(0)
+    feed = {f"x{i}": rng.standard_normal(shape, np.float32) for i, shape in enumerate(shapes)}
+    sessions = {name: _session(way, shapes) for name, way in ways.items()}
+    best = dict.fromkeys(ways, float("inf"))
+    began = time.perf_counter()
+    for run in range(_RUNS + 1):
+        for name, session in sessions.items():
+            start = time.perf_counter()
+            session.run(None, feed)
+            if run:  # the first run also makes room
+                best[name] = min(best[name], time.perf_counter() - start)
+        if run and time.perf_counter() - began > _PATIENCE * len(ways):
+            break
+    return min(best, key=lambda name: best[name])
+
+
+def _session(way: Way, shapes: Sequence[Sequence[int]]) -> Session:
+    inputs = [
+        ir.Value(name=f"x{i}", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
+        for i, shape in enumerate(shapes)
+    ]
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 21}, name="timed")
+    output = way(Tape(graph, "timed/"), *inputs)
+    output.dtype = ir.DataType.FLOAT
+    graph.outputs.append(output)
+    try:
+        return open_session(to_bytes(ir.Model(graph, ir_version=10)))
+    except VerificationError as error:
+        raise AssertionError(f"a way to compute a gradient does not load: {error}") from error
