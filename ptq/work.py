@@ -29,6 +29,7 @@ from ptq.graph.publish import check_file
 from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
 from ptq.graph.site import Site
+from ptq.graph.site_weights import quantize_site_weight
 from ptq.graph.sites import Sites, plan_nodes, requests
 from ptq.graph.store_narrow import store_narrow
 from ptq.graph.switches import SwitchedModel, with_switches
@@ -60,6 +61,8 @@ from ptq.shrinking import best_factors, shrunk
 from ptq.source import Source, find_configured_sites, require_sites
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
+from ptq.train.fakequant.base import QatMethod
+from ptq.train.network import Network, Widths, with_quantizers
 from ptq.trial import Trial
 from ptq.version import Version
 from ptq.weights.base import WeightQuantizer
@@ -67,6 +70,9 @@ from ptq.weights.seqmse import SeqMseQuantizer
 
 #: How often sites that onnxruntime does not fuse are handed back to float before giving up.
 _REPAIRS = 3
+
+#: Width of weights of which no pair saturates 16 bits: 2 · 255 · 63 < 2^15.
+_BITS_OF_PAIRS = 7
 
 #: Samples on which a search over the network's output measures each trial.
 _SEARCH_SAMPLES = 16
@@ -217,9 +223,11 @@ class Work:
 
         None where kernels saturate: folded or shifted, other codes would be neighbours.
         """
-        if any(rule.saturates for rule in self.target.ops.values()):
-            return {}
-        return possible_variants(self.source.model)
+        return {} if self._saturates() else possible_variants(self.source.model)
+
+    def _saturates(self) -> bool:
+        """Return whether kernels add products of two weights in 16 bits."""
+        return any(rule.saturates for rule in self.target.ops.values())
 
     def switched(self, version: Version) -> SwitchedModel:
         """Return the float model in which every site of a version can be quantized, or not."""
@@ -302,6 +310,37 @@ class Work:
         """Return the quantized model of a version as it is before its weights are packed."""
         model = self.source.model.clone()
         return model, self._emit(model, version.keep_float, version.plan)
+
+    def trainable(
+        self, version: Version, method: QatMethod, before: Refined
+    ) -> tuple[Network, Sites]:
+        """Return the float model with the quantizers of a training method, and its sites.
+
+        Args:
+            version: whose plan training starts from.
+            method: the training method.
+            before: biases and norms to start from.
+        """
+        model = self.source.model.clone()
+        add_to_biases(model, before.shifts)
+        tweak_norms(model, before.norms)
+        sites = self._find(model, version.keep_float)
+        # codes that would saturate are not to be changed once the network is trained with them
+        most = _BITS_OF_PAIRS if self._saturates() else 8
+
+        def start(site: Site, array: np.ndarray) -> QTensor:
+            def quantize(node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
+                set_for = self.overrides.weight(node)
+                bits = min(set_for.bits, most)
+                qtype = replace(QType.parse(self.target.weight), bits=bits)
+                per_channel = axis if set_for.per_channel else None
+                return set_for.range_method.quantize(w, qtype, axis=per_channel, symmetric=True)
+
+            one = np.float32(1.0)
+            return quantize_site_weight(site, array, None, one, quantize, symmetric=True).tensor
+
+        widths = Widths(self.config.bits, self.config.activation_bits)
+        return with_quantizers(model, sites, version.plan, method, start, widths), sites
 
     def integer_sites(self, version: Version) -> Sites:
         """Return the sites of a version."""

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from ptq.errors import VerificationError
+from ptq.graph.biases import place_of_bias
 from ptq.graph.held import values_by_name
-from ptq.graph.passes.edit import constant
+from ptq.graph.passes.edit import constant, input_at
 from ptq.graph.save import to_bytes
 from ptq.graph.site import Sites
 from ptq.graph.site_weights import unsaturated
@@ -73,12 +74,12 @@ def deploy(
         value = found[faked.value]
         found_codes = _codes(name, value, found[faked.scale], network.starts[name].axis)
         weights[name] = unsaturated(site, value, found_codes)
+    nodes = {node.name: node for node in model.graph}
     shifts = {}
-    values = values_by_name(model.graph)
     for node, bias in network.biases.items():
-        start = constant(values[bias])
-        assert start is not None
-        shifts[node] = (trained[bias].astype(np.float64) - start).reshape(-1)
+        before = constant(input_at(*place_of_bias(nodes[node])))
+        after = trained[bias].astype(np.float64)
+        shifts[node] = (after if before is None else after - before).reshape(-1)
     return Deployed(decisions, weights, shifts)
 
 
