@@ -11,6 +11,7 @@ from ptq.errors import ConfigError
 
 if TYPE_CHECKING:
     from ptq.calib import Solver
+    from ptq.train.fakequant import QatMethod
     from ptq.weights import WeightQuantizer
 
 Granularity = Literal["per-channel", "per-tensor"]
@@ -203,6 +204,13 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             in the static scheme.
         tweak_norms: whether factors and shifts of layer norms give their channels the mean and the
             deviation of the float network, on calibration data; in the static scheme.
+        fine_tune: the training method by which the quantized network is trained for a short while,
+            towards what the float network puts out for the calibration data, with options after a
+            colon: ``pact``; in the static scheme.
+        steps: for how many steps.
+        learning_rate: the highest; parameters may have multiples of it.
+        loss: what is made small: the divergence of classes (``kl``), the squared error of outputs
+            (``mse``), or the one of outputs that are classes and the other of the rest (``auto``).
         overrides: other settings for some nodes and tensors.
     """
 
@@ -238,6 +246,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     bias_correct: bool = False
     protect: Annotated[float, Meta(ge=0)] | None = None
     tweak_norms: bool = False
+    fine_tune: str = ""
+    steps: Annotated[int, Meta(ge=1)] = 300
+    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    loss: Literal["auto", "kl", "mse"] = "auto"
     overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:
@@ -266,6 +278,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         for option, given in (
             (f"--weight-range {self.weight_range}", self.searches_weights),
             ("--tweak-norms", self.tweak_norms),
+            (f"--fine-tune {self.fine_tune}", self.fine_tune),
             ("--protect", self.protect),
         ):
             if given and self.scheme not in _PROTECTED:
@@ -295,6 +308,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             "--split-gates": bool(self.split_gates),
             "--split-outliers": self.split_outliers,
             f"--rounding {self.rounding}": self.rounding != "nearest",
+            f"--fine-tune {self.fine_tune}": bool(self.fine_tune),
             f"--calib {self.calib}": self.calib.partition(":")[0] in _OF_DATA,
             f"--qcode-objective {self.qcode_objective}": self.qcode_objective == "output",
         }
@@ -316,6 +330,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
         self.solver()
         self.weight_quantizer()
+        if self.fine_tune:
+            self.training_method()
         for override in self.overrides:
             override.require_known()
         if self.target == AUTO or load_target(self.target).runtime == "onnxruntime":
@@ -346,6 +362,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             bias_correct=self.bias_correct and scheme in _CALIBRATED,
             protect=self.protect if scheme in _PROTECTED else None,
             tweak_norms=self.tweak_norms and scheme in _PROTECTED,
+            fine_tune=self.fine_tune if scheme in _PROTECTED else "",
             rounding=self.rounding if scheme in _CALIBRATED else "nearest",
             weight_range=""
             if self.searches_weights and scheme not in _PROTECTED
@@ -364,6 +381,16 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if text == "qcode" and self.qcode_objective == "kl":
             text = "qcode:objective=kl"
         return parse_method(text)
+
+    def training_method(self) -> QatMethod:
+        """Return the training method.
+
+        Raises:
+            ConfigError: there is no such method, or an option is wrong.
+        """
+        from ptq.train.fakequant import QAT_METHODS
+
+        return QAT_METHODS.parse(self.fine_tune)
 
     def weight_quantizer(self, bits: int | None = None) -> WeightQuantizer:
         """Return the weight quantizer.
@@ -430,6 +457,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             f"--rounding {self.rounding}": self.rounding != "nearest",
             f"--weight-range {self.weight_range}": self.searches_weights,
             "--tweak-norms": self.tweak_norms,
+            f"--fine-tune {self.fine_tune}": bool(self.fine_tune),
         }
         return tuple(option for option, given in options.items() if given)
 

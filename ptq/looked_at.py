@@ -24,11 +24,18 @@ class LookedAt:
     refined_on: Sequence[Feed]
     chosen_on: Sequence[Feed]
 
+    @staticmethod
+    def chosen(available: int) -> Sequence[int]:
+        """Return the positions of the samples that are kept out; none of few."""
+        if available < _FEWEST:
+            return ()
+        return evenly_spaced(available, min(available // 4, _MOST_CHOSEN_ON))
+
     @classmethod
     def of(cls, feeds: Sequence[Feed]) -> LookedAt:
         """Return samples, split: the kept ones are spread evenly."""
-        if len(feeds) < _FEWEST:
+        kept = cls.chosen(len(feeds))
+        if not kept:
             return cls(feeds, feeds)
-        kept = evenly_spaced(len(feeds), min(len(feeds) // 4, _MOST_CHOSEN_ON))
         others = [feed for i, feed in enumerate(feeds) if i not in kept]
         return cls(others, [feeds[i] for i in kept])

@@ -126,7 +126,13 @@ class Refiner:
     means: Mapping[str, F64] = field(default_factory=dict)
 
     def refine(
-        self, *, ranges: bool, gptq: bool, biases: bool, norms: bool = False
+        self,
+        *,
+        ranges: bool,
+        gptq: bool,
+        biases: bool,
+        norms: bool = False,
+        train: Callable[[Refined], tuple[Refined, int]] | None = None,
     ) -> tuple[Refined, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
 
@@ -135,6 +141,7 @@ class Refiner:
             gptq: whether to round weights by GPTQ.
             biases: whether to correct biases.
             norms: whether to tweak layer norms.
+            train: trains what was found, if that is wanted.
         """
         steps: list[RefiningStep[Refined]] = []
         if ranges:
@@ -145,6 +152,8 @@ class Refiner:
             steps.append(RefiningStep("bias correction", self._corrected))
         if norms:
             steps.append(RefiningStep("norm tweaking", self._tweaked))
+        if train is not None:
+            steps.append(RefiningStep("fine-tuning", train))
         return take_steps(
             steps,
             Refined(),

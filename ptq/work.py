@@ -155,7 +155,7 @@ class Work:
             ConfigError: there is no calibration data.
         """
         kept, plan, config = version.keep_float, version.plan, self.config
-        looked_at = LookedAt.of(self._feeds(config.refinements[0], _REFINED_SAMPLES))
+        looked_at = self._looked_at()
         trial = Trial(list(looked_at.chosen_on), self.source)
 
         def emit(refined: Refined) -> tuple[Model, Mapping[str, QTensor]]:
@@ -180,6 +180,7 @@ class Work:
             gptq=config.rounding == "gptq",
             biases=config.corrects_biases,
             norms=config.tweak_norms,
+            train=partial(self._trained, version) if config.fine_tune else None,
         )
         if any(step.kept for step in done):
             self.refined[frozenset(kept)] = found
@@ -311,15 +312,15 @@ class Work:
         model = self.source.model.clone()
         return model, self._emit(model, version.keep_float, version.plan)
 
-    def trainable(
-        self, version: Version, method: QatMethod, before: Refined
-    ) -> tuple[Network, Sites]:
-        """Return the float model with the quantizers of a training method, and its sites.
+    def trainable(self, version: Version, before: Refined) -> Trainable:
+        """Return the float model with the quantizers of the training method.
 
         Args:
             version: whose plan training starts from.
-            method: the training method.
             before: biases and norms to start from.
+
+        Raises:
+            UnsupportedError: no layer becomes integer.
         """
         model = self.source.model.clone()
         add_to_biases(model, before.shifts)
@@ -340,7 +341,28 @@ class Work:
             return quantize_site_weight(site, array, None, one, quantize, symmetric=True).tensor
 
         widths = Widths(self.config.bits, self.config.activation_bits)
-        return with_quantizers(model, sites, version.plan, method, start, widths), sites
+        method = self.config.training_method()
+        network = with_quantizers(model, sites, version.plan, method, start, widths)
+        return Trainable(network, sites, version.plan, self.source, self.config)
+
+    def _trained(self, version: Version, before: Refined) -> tuple[Refined, int]:
+        """Return what training makes of a version, and of how many layers."""
+        trainable = self.trainable(version, before)
+        if self.job is not None:
+            found = import_trained(trainable, before, self.job)
+        else:
+            data = self.inputs.calibration
+            assert data is not None, "refining asks for it"
+            chosen_on = LookedAt.chosen(min(len(data), _REFINED_SAMPLES))
+            found = fine_tune(trainable, before, data, chosen_on, self.stages, self.threads)
+        return found, len(found.given)
+
+    def _looked_at(self) -> LookedAt:
+        """Return the samples to refine on; those that a job was judged on, if it is a job's."""
+        if self.job is not None:
+            feeds = list(self.inputs.judged_on(self.job))
+            return LookedAt(feeds, feeds)
+        return LookedAt.of(self._feeds(self.config.refinements[0], _REFINED_SAMPLES))
 
     def integer_sites(self, version: Version) -> Sites:
         """Return the sites of a version."""

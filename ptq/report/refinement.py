@@ -7,8 +7,8 @@ from typing import Literal
 import msgspec
 
 #: Ranges of weights chosen by outputs, weights rounded by GPTQ, corrected biases, or layer norms
-#: with other factors and shifts.
-Step = Literal["seqmse", "gptq", "bias correction", "norm tweaking"]
+#: with other factors and shifts; or all of it trained.
+Step = Literal["seqmse", "gptq", "bias correction", "norm tweaking", "fine-tuning"]
 
 
 class Refinement(msgspec.Struct, frozen=True, kw_only=True):

@@ -125,8 +125,7 @@ def write_job(folder: Path, source: JobSource, settings: JobSettings) -> Manifes
     graph = training_graph(source.network, targets, settings.loss, feed, source.folder)
     _save(source, settings, targets, teacher, graph, folder)
     write_atomically(folder / PARAMETERS, npz(first))
-    held_out = {f"{i:05}/{n}": a for i, f in enumerate(source.held_out) for n, a in f.items()}
-    write_atomically(folder / HELD_OUT, npz(held_out))
+    write_atomically(folder / HELD_OUT, npz(joined(source.held_out)))
     manifest = _manifest(source, settings, targets, graph, feed, batch)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
     manifest = msgspec.structs.replace(manifest, sha256={p.name: digest(p) for p in files})
@@ -141,19 +140,23 @@ def batch_of(feeds: Sequence[Feed], rows: int) -> Feed:
     Raises:
         DataError: their shapes differ.
     """
-    names = list(feeds[0])
+    return {n: np.resize(a, (rows, *a.shape[1:])) for n, a in joined(feeds).items()}
+
+
+def joined(feeds: Sequence[Feed]) -> Feed:
+    """Return samples as one feed, one after another along the leading axis.
+
+    Raises:
+        DataError: their shapes differ.
+    """
     for feed in feeds:
-        for name in names:
-            if feed[name].shape[1:] != feeds[0][name].shape[1:]:
+        for name, first in feeds[0].items():
+            if feed[name].shape[1:] != first.shape[1:]:
                 raise DataError(
-                    f"samples of input '{name}' have shapes {feeds[0][name].shape} and "
-                    f"{feed[name].shape}; training needs samples of one shape"
+                    f"samples of input '{name}' have shapes {first.shape} and {feed[name].shape}; "
+                    "training needs samples of one shape"
                 )
-    found = {}
-    for name in names:
-        joined = np.concatenate([feed[name] for feed in feeds])
-        found[name] = np.resize(joined, (rows, *joined.shape[1:]))
-    return found
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
 
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:

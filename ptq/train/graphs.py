@@ -80,8 +80,7 @@ def choose_targets(model: ir.Model, kind: str) -> list[Target]:
 
     Args:
         model: the float network.
-        kind: ``kl`` to compare the last axis of all outputs as class scores; with ``mse``, only
-            outputs behind a softmax are, by the scores before it.
+        kind: that of the loss; scores behind a softmax are taken before it, unless it is ``mse``.
 
     Raises:
         UnsupportedError: no output consists of floats.
@@ -90,8 +89,8 @@ def choose_targets(model: ir.Model, kind: str) -> list[Target]:
     for output in model.graph.outputs:
         if output.dtype not in (ir.DataType.FLOAT, None):
             continue
-        scores = score_tensor(output)
-        classes = kind != "mse" or scores is not None
+        scores = None if kind == "mse" else score_tensor(output)
+        classes = kind in ("kl", "labels") or scores is not None
         found.append(Target((scores or output).name or "", "kl" if classes else "mse"))
     if not found:
         raise UnsupportedError("no output of the network consists of floats; nothing to train for")

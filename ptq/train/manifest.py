@@ -15,9 +15,10 @@ from ptq.train.fakequant.base import Role
 #: Raised whenever the contract changes in a way that a trainer has to know.
 VERSION = 1
 
-#: Kullback-Leibler divergence from the float model's classes, squared error of outputs by their
-#: signal, cross entropy of labels.
-LossKind = Literal["kl", "mse", "labels"]
+#: Kullback-Leibler divergence from the float model's classes; squared error of outputs as a share of
+#: their signal; the one of outputs behind a softmax and the other of the rest; cross entropy of
+#: labels.
+LossKind = Literal["kl", "mse", "auto", "labels"]
 
 #: The files of a job.
 MANIFEST = "manifest.json"
@@ -98,7 +99,7 @@ class Loss(msgspec.Struct, frozen=True, kw_only=True):
         temperature: by which class scores are divided, of a divergence.
     """
 
-    kind: LossKind = "kl"
+    kind: LossKind = "auto"
     temperature: float = 2.0
 
 

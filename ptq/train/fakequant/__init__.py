@@ -8,4 +8,6 @@ from __future__ import annotations
 from ptq.registry import Registry
 from ptq.train.fakequant.base import QatMethod
 
+__all__ = ["QAT_METHODS", "QatMethod"]
+
 QAT_METHODS: Registry[QatMethod] = Registry("training method", "ptq.train.fakequant", QatMethod)

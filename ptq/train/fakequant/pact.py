@@ -40,12 +40,13 @@ class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
         """Clip, and round what is left."""
         alpha, zero = p["alpha"], start.qtype.middle if start.signed else 0
         codes = float(start.qtype.qmax - zero)
-        lo = tape.op("Neg", alpha) if start.signed else 0.0
+        below = float(start.qtype.qmin - zero)
+        lo = tape.op("Mul", alpha, below / codes) if start.signed else 0.0
         y = clip(tape, x, lo, alpha)
         scale = tape.op("Div", alpha, codes)
         # rounded before it is clipped, as the kernel does: codes are the same
         steps = tape.op("Round", tape.op("Div", x, scale))
-        kept = clip(tape, steps, -codes if start.signed else 0.0, codes)
+        kept = clip(tape, steps, below, codes)
         value = straight_through(tape, y, tape.op("Mul", kept, scale))
         point = tape.constant(np.asarray(zero, np.float32)) if start.signed else None
         return Faked(value, scale, point)
