@@ -20,6 +20,7 @@ from ptq.train.reverse import differentiate
 from ptq.train.straight_through import functions, resolve
 from ptq.train.tape import Tape
 from ptq.train.trace import Trace
+from ptq.train.variants import Variants
 
 #: Appends the forward pass to a tape, given its inputs, and returns what it puts out.
 Forward = Callable[..., "ir.Value | Sequence[ir.Value]"]
@@ -42,6 +43,7 @@ class Differentiated:
         feed: the inputs, by name; arrays of integers are constants.
         seed: of the weights of the loss.
         whole: compute in float32 by onnxruntime, with weights that are small whole numbers.
+        variants: which of several equal ways to a gradient is taken.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Differentiated:
         seed: int = 0,
         *,
         whole: bool = False,
+        variants: Variants | None = None,
     ) -> None:
         self.whole = whole
         dtype = np.float32 if whole else np.float64
@@ -79,7 +82,7 @@ class Differentiated:
         self.loss = loss.name or ""
         values = self._run([v for node in graph for v in node.outputs])
         traced = Trace.of_values({**values, **self.feed})
-        found = differentiate(graph, loss, list(inputs.values()), traced, dtype)
+        found = differentiate(graph, loss, list(inputs.values()), traced, dtype, variants)
         self.frozen = found.frozen
         resolve(graph)
         self.of = {name: value.name or "" for name, value in found.of.items()}

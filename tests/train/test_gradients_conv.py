@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.gradients import check_whole_gradients, whole_numbers
+from support.gradients import Differentiated, check_whole_gradients, whole_numbers
+
+from ptq.train.variants import Variants
 
 RNG = np.random.default_rng(11)
 
@@ -39,6 +41,35 @@ def test_convolution_padded_by_itself(auto_pad: str, stride: int) -> None:
     feed = {"x": whole_numbers(RNG, 1, 1, 5, 4), "w": whole_numbers(RNG, 1, 1, 2, 3)}
     form = {"auto_pad": auto_pad, "strides": [stride, stride]}
     check_whole_gradients(lambda t, *v: t.op("Conv", *v, **form), feed)
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_all_ways_to_the_gradient_of_a_weight_give_the_same(data: st.DataObject) -> None:
+    form = _form(data, 2)
+    channels, outer, group = data.draw(st.sampled_from([(2, 3, 1), (2, 2, 2)]))
+    extent = np.multiply(form["dilations"], np.subtract(form["kernel_shape"], 1)) + 1
+    feed = {
+        "x": whole_numbers(RNG, 2, channels, *(extent + data.draw(st.integers(0, 2)))),
+        "w": whole_numbers(RNG, outer, channels // group, *form["kernel_shape"]),
+    }
+
+    def found(choice: str) -> np.ndarray:
+        class Chosen(Variants):
+            def choose(self, key, ways, shapes, usual):  # type: ignore[no-untyped-def]
+                names.update(ways)
+                return choice or usual
+
+        def forward(t, *v):  # type: ignore[no-untyped-def]
+            return t.op("Conv", *v, group=group, **form)
+
+        return Differentiated(forward, feed, whole=True, variants=Chosen()).gradient("w")
+
+    names: set[str] = set()
+    usual = found("")
+    assert len(names) > 1
+    for name in names:
+        np.testing.assert_array_equal(found(name), usual)
 
 
 def _form(data: st.DataObject, rank: int) -> dict[str, Any]:

@@ -103,7 +103,11 @@ def by_weight(
 
 def _ways(conv: Convolution) -> tuple[Mapping[str, Way], str]:
     if conv.is_depthwise:
-        return {"taps": partial(_by_depthwise_taps, conv)}, "taps"
+        ways = {
+            "taps": partial(_by_depthwise_taps, conv),
+            "grouped": partial(_by_groups, conv),
+        }
+        return ways, "grouped" if max(conv.windows.strides) > 1 else "taps"
     if conv.group > 1:
         return {"taps": partial(_by_taps, conv)}, "taps"
     ways = {
@@ -202,18 +206,8 @@ def _by_flat_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value
 def _by_swapped(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
     """Convolve the image with the gradient, samples being channels; there are no groups."""
     w = conv.windows
-    found = tape.op(
-        "Conv",
-        _channels_first(tape, conv, image),
-        _channels_first(tape, conv, grad),
-        pads=[*w.begin, *(max(e, 0) for e in w.end)],
-        strides=list(w.dilations),
-        dilations=list(w.strides),
-    )
-    if any(e < 0 for e in w.end):
-        zeros = [0] * len(w.kernel)
-        found = tape.op("Slice", found, zeros, list(w.kernel), list(w.axes))
-    return tape.op("Transpose", found, perm=[1, 0, *w.axes])
+    image, grad = _channels_first(tape, conv, image), _channels_first(tape, conv, grad)
+    return tape.op("Transpose", _correlated(tape, w, image, grad), perm=[1, 0, *w.axes])
 
 
 def _by_depthwise_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
@@ -227,6 +221,38 @@ def _by_depthwise_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.
     columns = [tape.op("Reshape", s, [conv.channels, 1]) for s in sums]
     found = columns[0] if len(columns) == 1 else tape.op("Concat", *columns, axis=1)
     return tape.op("Reshape", found, list(conv.weight))
+
+
+def _by_groups(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
+    """Convolve every channel of every image with its own gradient; for depthwise ones."""
+    w, count = conv.windows, conv.batch * conv.channels
+    found = _correlated(
+        tape,
+        w,
+        tape.op("Reshape", image, [1, count, *w.size]),
+        tape.op("Reshape", grad, [count, 1, *w.out]),
+        group=count,
+    )
+    found = tape.op("Reshape", found, [conv.batch, *conv.weight])
+    return tape.op("ReduceSum", found, [0], keepdims=0)
+
+
+def _correlated(
+    tape: Tape, w: Windows, image: ir.Value, grad: ir.Value, group: int = 1
+) -> ir.Value:
+    """Return the products of an image, moved by every element of the window, with a gradient."""
+    found = tape.op(
+        "Conv",
+        image,
+        grad,
+        pads=[*w.begin, *(max(e, 0) for e in w.end)],
+        strides=list(w.dilations),
+        dilations=list(w.strides),
+        group=group,
+    )
+    if all(e >= 0 for e in w.end):
+        return found
+    return tape.op("Slice", found, [0] * len(w.kernel), list(w.kernel), list(w.axes))
 
 
 def _columns(tape: Tape, w: Windows, image: ir.Value, axis: int) -> ir.Value:
