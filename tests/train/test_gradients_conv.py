@@ -15,7 +15,7 @@ from ptq.train.variants import Variants
 RNG = np.random.default_rng(11)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_convolution(data: st.DataObject) -> None:
     rank = data.draw(st.sampled_from([1, 2, 2, 3]))
@@ -43,7 +43,7 @@ def test_convolution_padded_by_itself(auto_pad: str, stride: int) -> None:
     check_whole_gradients(lambda t, *v: t.op("Conv", *v, **form), feed)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_all_ways_to_the_gradient_of_a_weight_give_the_same(data: st.DataObject) -> None:
     form = _form(data, 2)
@@ -82,3 +82,22 @@ def _form(data: st.DataObject, rank: int) -> dict[str, Any]:
         "dilations": several(1, 2),
         "pads": several(0, 2, 2 * rank),
     }
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_transposed_convolution(data: st.DataObject) -> None:
+    rank = data.draw(st.sampled_from([1, 2, 2]))
+    form = _form(data, rank)
+    group, inner, outer = data.draw(st.sampled_from([(1, 2, 1), (2, 1, 1), (2, 1, 2), (1, 1, 2)]))
+    form["output_padding"] = [data.draw(st.integers(0, s - 1)) for s in form["strides"]]
+    size = data.draw(st.lists(st.integers(2, 3), min_size=rank, max_size=rank))
+    extent = np.multiply(form["dilations"], np.subtract(form["kernel_shape"], 1)) + 1
+    whole = np.subtract(size, 1) * form["strides"] + extent + form["output_padding"]
+    assume(np.all(whole > np.reshape(form["pads"], (2, rank)).sum(0)))
+    feed = {
+        "x": whole_numbers(RNG, data.draw(st.integers(1, 2)), group * inner, *size),
+        "w": whole_numbers(RNG, group * inner, outer, *form["kernel_shape"]),
+        "b": whole_numbers(RNG, group * outer),
+    }
+    check_whole_gradients(lambda t, *v: t.op("ConvTranspose", *v, group=group, **form), feed)

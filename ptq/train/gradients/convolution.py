@@ -70,6 +70,27 @@ class Convolution:
         return " ".join([of, _joined(numbers), *map(_joined, parts)])
 
 
+def convolved(tape: Tape, conv: Convolution, image: ir.Value, weight: ir.Value) -> ir.Value:
+    """Return the result of a convolution.
+
+    Args:
+        tape: grows.
+        conv: the convolution.
+        image: what it is given.
+        weight: its weight.
+    """
+    w = conv.windows
+    return tape.op(
+        "Conv",
+        image,
+        weight,
+        pads=[*w.begin, *(max(e, 0) for e in w.end)],
+        strides=list(w.strides),
+        dilations=list(w.dilations),
+        group=conv.group,
+    )
+
+
 def by_image(tape: Tape, conv: Convolution, grad: ir.Value, weight: ir.Value) -> ir.Value:
     """Return the gradient by the image.
 
