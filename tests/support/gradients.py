@@ -42,28 +42,15 @@ class Differentiated:
         forward: makes the forward pass.
         feed: the inputs, by name; arrays of integers are constants.
         seed: of the weights of the loss.
-        whole: compute in float32 by onnxruntime, with weights that are small whole numbers.
-        variants: which of several equal ways to a gradient is taken.
+        opset: of the operators of the forward pass.
     """
 
     def __init__(
-        self,
-        forward: Forward,
-        feed: Mapping[str, np.ndarray],
-        seed: int = 0,
-        *,
-        whole: bool = False,
-        variants: Variants | None = None,
+        self, forward: Forward, feed: Mapping[str, np.ndarray], seed: int = 0, opset: int = 21
     ) -> None:
-        self.whole = whole
-        dtype = np.float32 if whole else np.float64
-        feed = {
-            n: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a
-            for n, a in feed.items()
-        }
         self.feed = {n: a for n, a in feed.items() if np.issubdtype(a.dtype, np.floating)}
         inputs = {n: _input(n, a) for n, a in self.feed.items()}
-        graph = ir.Graph(list(inputs.values()), [], nodes=[], opset_imports={"": 21, "ptq": 1})
+        graph = ir.Graph(list(inputs.values()), [], nodes=[], opset_imports={"": opset, "ptq": 1})
         graph.name = "check"
         tape = Tape(graph, "forward/", dtype)
         given = [inputs[n] if n in inputs else tape.constant(a) for n, a in feed.items()]
@@ -129,10 +116,15 @@ class Differentiated:
 
 
 def check_gradients(
-    forward: Forward, feed: Mapping[str, np.ndarray], *, rtol: float = 1e-5, atol: float = 1e-7
+    forward: Forward,
+    feed: Mapping[str, np.ndarray],
+    *,
+    opset: int = 21,
+    rtol: float = 1e-5,
+    atol: float = 1e-7,
 ) -> None:
     """Compare the gradients by all inputs that are floats with central differences."""
-    found = Differentiated(forward, feed)
+    found = Differentiated(forward, feed, opset=opset)
     assert found.frozen == ()
     for name in found.feed:
         np.testing.assert_allclose(

@@ -30,6 +30,11 @@ def test_an_activation(op_type: str, form: dict[str, float | str]) -> None:
     check_gradients(lambda t, x: t.op(op_type, x, **form), {"x": X})
 
 
+@pytest.mark.parametrize("alpha", [1.0, 1.7])
+def test_swish(alpha: float) -> None:
+    check_gradients(lambda t, x: t.op("Swish", x, alpha=alpha), {"x": X}, opset=24)
+
+
 def test_gelu_has_the_gradient_of_its_definition() -> None:
     def defined(t, x):  # type: ignore[no-untyped-def]
         erf = t.op("Erf", t.op("Mul", x, 0.5**0.5))

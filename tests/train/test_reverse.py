@@ -70,6 +70,10 @@ def test_arithmetic_of_broadcast_operands(op_type: str, data: st.DataObject) -> 
     check_gradients(lambda t, x, y: t.op(op_type, x, y), {"a": a, "b": b})
 
 
+def test_the_mean_of_operands() -> None:
+    check_gradients(lambda t, a, b: t.op("Mean", a, b, a), {"a": A, "b": B})
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (3,), (1, 1)])
 def test_where(shape: tuple[int, ...]) -> None:
     chosen = np.array([[True, False, True], [False, False, True]])

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from ptq.train.gradients.base import Backward, gradient
 from ptq.train.gradients.masks import between, positive
+from ptq.train.tape import Operand
 
 Grads = Sequence["ir.Value | None"]
 
@@ -63,11 +64,23 @@ def clip(at: Backward) -> Grads:
     arXiv:1805.06085, 2018, equation 4: the upper bound gets the gradient where ``x >= hi``; the
     lower one, likewise, where ``x <= lo``.
     """
-    lo, hi = _bound(at, 1), _bound(at, 2)
+    return (
+        _inside(at, _bound(at, 1), _bound(at, 2)),
+        _by_bound(at, 1, "LessOrEqual"),
+        _by_bound(at, 2, "GreaterOrEqual"),
+    )
+
+
+def _inside(at: Backward, lo: Operand, hi: Operand) -> ir.Value:
+    """Return the gradient where neither bound is reached, 0 elsewhere."""
+    x = at.x(0)
     if lo is None and hi is None:
-        return (at.grad,)
-    by_x = at.op("Mul", at.grad, between(at, at.y, lo, hi))
-    return by_x, _by_bound(at, 1, "LessOrEqual"), _by_bound(at, 2, "GreaterOrEqual")
+        return at.grad
+    if hi is None:
+        return at.op("Mul", at.grad, positive(at, at.op("Sub", x, lo)))
+    if lo is None:
+        return at.op("Mul", at.grad, positive(at, at.op("Sub", hi, x)))
+    return at.op("Mul", at.grad, between(at, x, lo, hi))
 
 
 def _bound(at: Backward, index: int) -> ir.Value | float | None:
@@ -89,6 +102,16 @@ def _by_bound(at: Backward, index: int, beyond: str) -> ir.Value | None:
     return at.op("Reshape", at.op("ReduceSum", part, keepdims=0), list(at.shape(bound)))
 
 
+@gradient("Swish")
+@gradient("QuickGelu", domain="com.microsoft")
+def swish(at: Backward) -> Grads:
+    """``x s``, ``s = sigmoid(alpha x)``; ``d/dx = s + alpha y (1 - s)``."""
+    alpha = at.number("alpha", 1.0 if at.node.op_type == "Swish" else 1.702)
+    s = at.op("Sigmoid", at.op("Mul", at.x(0), alpha) if alpha != 1 else at.x(0))
+    bend = at.op("Mul", at.op("Mul", at.y, alpha), at.op("Sub", 1.0, s))
+    return (at.op("Mul", at.grad, at.op("Add", s, bend)),)
+
+
 @gradient("Sigmoid")
 def sigmoid(at: Backward) -> Grads:
     """``d/dx = y (1 - y)``."""
@@ -107,7 +130,7 @@ def hard_swish(at: Backward) -> Grads:
     """``x h``, ``h = clip(x / 6 + 1/2, 0, 1)``; ``d/dx = h + x/6 · 1[0 < h < 1]``."""
     x = at.x(0)
     h = at.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)
-    inside = at.op("Mul", at.op("Mul", x, 1 / 6), between(at, h, 0.0, 1.0))
+    inside = at.op("Mul", x, at.op("Mul", between(at, h, 0.0, 1.0), 1 / 6))
     return (at.op("Mul", at.grad, at.op("Add", h, inside)),)
 
 
@@ -157,6 +180,7 @@ def celu(at: Backward) -> Grads:
 
 
 @gradient("Gelu")
+@gradient("Gelu", domain="com.microsoft")
 def gelu(at: Backward) -> Grads:
     """``x Φ(x)``; ``d/dx = Φ(x) + x φ(x)``, of the normal distribution or of its approximation."""
     x, square = at.x(0), at.op("Mul", at.x(0), at.x(0))

@@ -42,11 +42,13 @@ def div(at: Backward) -> Grads:
     return _both(at, by_a, at.op("Neg", at.op("Mul", by_a, at.y)))
 
 
-@gradient("Sum")
+@gradient("Sum", "Mean")
 def total(at: Backward) -> Grads:
-    """``a + b + …``."""
-    shape = at.shape(at.y)
-    return [at.reduced(at.grad, shape, v) for v in at.node.inputs if v is not None]
+    """``a + b + …``, or their mean."""
+    shape, grad = at.shape(at.y), at.grad
+    if at.node.op_type == "Mean":
+        grad = at.op("Mul", grad, 1 / len(at.node.inputs))
+    return [at.reduced(grad, shape, v) for v in at.node.inputs if v is not None]
 
 
 @gradient("Where")

@@ -38,7 +38,7 @@ def cast(at: Backward) -> Grads:
     return (at.op("Cast", at.grad, to=int(source)),)
 
 
-@gradient("Sign", "Round", "Floor", "Ceil", severed=[0])
+@gradient("Sign", "Round", "Floor", "Ceil", "Hardmax", severed=[0])
 def steps(at: Backward) -> Grads:
     """Constant wherever it can be differentiated: nothing goes back."""
     return (None,)
