@@ -1,8 +1,4 @@
-"""Check rules of differentiation against central differences.
-
-In float64 by onnx.reference; or, for what is linear in each operand, in whole numbers by
-onnxruntime: then differences are exact, and so must gradients be.
-"""
+"""Check rules of differentiation: by central differences in float64, and in onnxruntime."""
 
 from __future__ import annotations
 
@@ -15,12 +11,12 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
 
-from ptq.runtime.session import Session, open_session
+from ptq.graph.save import to_bytes
+from ptq.runtime.session import open_session, run
 from ptq.train.reverse import differentiate
 from ptq.train.straight_through import functions, resolve
 from ptq.train.tape import Tape
-from ptq.train.trace import Trace
-from ptq.train.variants import Variants
+from ptq.train.trace import Trace, trace
 
 #: Appends the forward pass to a tape, given its inputs, and returns what it puts out.
 Forward = Callable[..., "ir.Value | Sequence[ir.Value]"]
@@ -123,6 +119,39 @@ class Differentiated:
             output.ClearField("type")
         whole = onnx.ModelProto.FromString(proto.SerializeToString())
         return ReferenceEvaluator(whole, new_ops=[Erf, MeanVarianceNormalization])
+
+
+def run_gradients(
+    forward: Forward, feed: Mapping[str, np.ndarray], opset: int = 21
+) -> dict[str, np.ndarray]:
+    """Return, from onnxruntime and in float32, the gradients of the sum of the cubes of outputs.
+
+    Args:
+        forward: makes the forward pass.
+        feed: the inputs, by name, float32.
+        opset: of the operators.
+    """
+    inputs = {name: _input(name, array) for name, array in feed.items()}
+    graph = ir.Graph(list(inputs.values()), [], nodes=[], opset_imports={"": opset, "ptq": 1})
+    graph.name = "check"
+    tape = Tape(graph, "forward/")
+    made = forward(tape, *inputs.values())
+    outputs = [made] if isinstance(made, ir.Value) else list(made)
+    cubes = [tape.op("Mul", output, tape.op("Mul", output, output)) for output in outputs]
+    terms = [tape.op("ReduceSum", cube, keepdims=0) for cube in cubes]
+    loss = terms[0] if len(terms) == 1 else tape.op("Sum", *terms)
+    graph.outputs.append(loss)
+    loss.dtype = ir.DataType.FLOAT
+    model = ir.Model(graph, ir_version=10, functions=list(functions()))
+    found = differentiate(graph, loss, list(inputs.values()), trace(model, feed))
+    assert found.frozen == ()
+    resolve(graph)
+    for value in found.of.values():
+        value.dtype = ir.DataType.FLOAT
+    graph.outputs[:] = list(found.of.values())
+    session = open_session(to_bytes(model))
+    values = run(session, feed, [v.name or "" for v in graph.outputs], where="the check")
+    return dict(zip(found.of, values, strict=True))
 
 
 def check_gradients(
