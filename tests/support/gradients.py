@@ -92,13 +92,18 @@ class Differentiated:
         """Return the gradient by an input from central differences."""
         found = np.zeros(self.feed[name].shape)
         for index in np.ndindex(found.shape):
-            losses = []
-            for sign in (1, -1):
-                moved = self.feed[name].copy()
-                moved[index] += sign * step
-                losses.append(self._loss({**self.feed, name: moved}))
-            found[index] = (losses[0] - losses[1]) / (2 * step)
+            unit = np.zeros(found.shape)
+            unit[index] = 1
+            found[index] = self.along({name: unit}, step)
         return found
+
+    def along(self, direction: Mapping[str, np.ndarray], step: float = 1e-6) -> float:
+        """Return the derivative of the loss along a direction, from central differences."""
+        ahead, back = (
+            self._loss({n: a + sign * direction.get(n, 0) for n, a in self.feed.items()})
+            for sign in (step, -step)
+        )
+        return (ahead - back) / (2 * step)
 
     def _loss(self, feed: Mapping[str, np.ndarray]) -> float:
         if not hasattr(self, "_evaluator"):
