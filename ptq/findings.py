@@ -170,6 +170,7 @@ class Findings:
                     observed_min=stats.minmax.lo if stats else None,
                     observed_max=stats.minmax.hi if stats else None,
                     clip_share=decision.clip_share,
+                    decode=decision.decode,
                 )
             )
         return tuple(rows)

@@ -171,3 +171,17 @@ def test_overrides_survive_json_and_leave_out_what_they_do_not_say():
     text = msgspec.json.encode(config)
     assert msgspec.json.decode(text, type=QuantizeConfig) == config
     assert json.loads(text)["overrides"] == [{"match": "/a[0]*", "float": False}, {"bits": 8}]
+
+
+def test_few_bits_of_activations_are_static_and_of_onnxruntime():
+    assert QuantizeConfig(activation_bits=4).protected_db == 0
+    assert QuantizeConfig(activation_bits=4, protect=15.0).protected_db == 15
+    assert QuantizeConfig().protected_db > 0
+    for scheme in ("dynamic", "weight-only", "auto"):
+        with pytest.raises(ConfigError, match=f"are of --scheme static, not {scheme}"):
+            QuantizeConfig(activation_bits=4, scheme=scheme)
+    with pytest.raises(ConfigError, match="--bits W8A4 is of onnxruntime, and target 'qnn' is not"):
+        QuantizeConfig(activation_bits=4, target="qnn").require_known()
+    for bits in (1, 9):
+        with pytest.raises(ConfigError, match="activation_bits"):
+            QuantizeConfig(activation_bits=bits)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ptq import __version__
 from ptq.cli import options as shared
@@ -132,7 +133,8 @@ _MADE_FROM = {
     default="kl",
     show_default=True,
     help="Range method of the activations; `ptq methods` lists them. Options follow a colon: "
-    "percentile:coverage=99.9. kl compares distributions of data: --data-free takes minmax for it.",
+    "percentile:coverage=99.9. kl compares distributions of data: --data-free takes minmax for it. "
+    "Where activations have fewer than 8 bits, the default is mse.",
 )
 @click.option(
     "--qcode-objective",
@@ -212,7 +214,8 @@ _MADE_FROM = {
     default=None,
     metavar="DB",
     help="Leave the layers in float whose integers do most to the outputs, as few as bring their "
-    "SQNR on calibration data to so many decibels; 0 for none.  [20 with --place auto, else 0]",
+    "SQNR on calibration data to so many decibels; 0 for none.  [20 with --place auto, but not "
+    "where activations have fewer than 8 bits; else 0]",
 )
 @click.option(
     "--awq",
@@ -295,12 +298,9 @@ def command(model: Path, *, dry_run: bool, **given: Any) -> None:  # noqa: ANN40
 
 def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
     """Return the settings that the options describe, with the overrides of the recipe."""
-    calib = given["calib"]
     bits, activation_bits = shared.widths_of(given["bits"])
-    if given["data_free"] and calib == "kl":
-        calib = "minmax"
     return shared.config_from(
-        calib=calib,
+        calib=_calib(given),
         **{n: given[n] for n in ("qcode_objective", "weight_range", "weights")},
         bits=bits,
         activation_bits=activation_bits,
@@ -317,6 +317,20 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         weights_symmetric=_symmetric_weights(given),
         overrides=found.extras.get("override", ()),
     )
+
+
+def _calib(given: Mapping[str, Any]) -> str:
+    """Return the range method of activations; without data and of few bits, the default differs."""
+    calib = str(given["calib"])
+    if calib != "kl":
+        return calib
+    if given["data_free"]:
+        return "minmax"
+    few = shared.widths_of(given["bits"])[1] < shared.widths_of(8)[1]
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source("calib") if context is not None else None
+    # of few codes, what is clipped weighs less than what is rounded: kl clips too little
+    return "mse" if few and source == ParameterSource.DEFAULT else calib
 
 
 def _symmetric_weights(given: Mapping[str, Any]) -> bool:

@@ -106,7 +106,7 @@ class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: the tensor.
-        qtype: the grid.
+        qtype: the grid; its codes are in 8-bit containers where it has fewer bits.
         scale: the step.
         zero_point: the code of 0.0.
         lo: lower end of the clipping range.
@@ -114,6 +114,7 @@ class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
         observed_min: smallest value seen, if it was observed itself.
         observed_max: largest.
         clip_share: share of the values outside the range, in 0..1.
+        decode: the step that codes stand for, where it is not ``scale``.
     """
 
     name: str
@@ -125,6 +126,7 @@ class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
     observed_min: float | None
     observed_max: float | None
     clip_share: float
+    decode: float | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ptq.config import FULL_BITS
+from ptq.numerics.qtype import QType
 
 if TYPE_CHECKING:
-    from ptq.report.report import Report
+    from ptq.report.report import Report, TensorInfo
 
 
 def quantized_title(report: Report) -> str:
@@ -19,6 +22,19 @@ def quantized_title(report: Report) -> str:
     if report.scheme == "static" and min(config.bits, config.activation_bits) < FULL_BITS:
         return f"W{config.bits}A{config.activation_bits}"
     return f"int{config.bits}"
+
+
+def activations_line(tensors: Sequence[TensorInfo]) -> str:
+    """Return how many activations have how many bits; empty if all have 8.
+
+    Args:
+        tensors: the quantized ones.
+    """
+    found = Counter(QType.parse(t.qtype).bits for t in tensors)
+    if set(found) <= {FULL_BITS}:
+        return ""
+    said = ", ".join(f"{count} at {bits}" for bits, count in sorted(found.items(), reverse=True))
+    return f"activations by their bits: {said}; the kernels are those of {FULL_BITS}"
 
 
 def widths_line(weight_bits: dict[int, int]) -> str:

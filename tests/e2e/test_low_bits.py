@@ -100,7 +100,7 @@ def test_the_spelling_of_papers_means_asymmetric_weights(digits, tmp_path):
     assert (config.bits, config.weights_symmetric) == (4, False)
 
 
-@pytest.mark.parametrize("bits", ["W4A4", "four"])
+@pytest.mark.parametrize("bits", ["W4A16", "W4A1", "four"])
 def test_widths_that_are_none(digits, bits):
     done = command("quantize", digits.model, "--calib-data", digits.calibration, "--bits", bits)
     assert done.code == 2

@@ -156,7 +156,8 @@ def test_both_forms_compute_what_they_say_in_float():
         )
 
 
-def test_a_model_is_written_with_its_variants(tmp_path):
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_model_is_written_with_its_variants(tmp_path, bits):
     text = """
     g (float[N,3,12,12] x) => (float[N,16,M,M] y) <float[32,3,3,3] w, float[16,32,3,3] v>
     { [one] a = Conv <strides = [2,2]> (x, w) b = Relu (a) [two] y = Conv (b, v) }
@@ -167,7 +168,7 @@ def test_a_model_is_written_with_its_variants(tmp_path):
     np.savez(tmp_path / "data.npz", x=data)
     source = open_source(path)
     inputs = Inputs(open_dataset(str(tmp_path / "data.npz"), source.inputs))
-    config = QuantizeConfig(target="ort-cpu-x86-vnni")
+    config = QuantizeConfig(target="ort-cpu-x86-vnni", activation_bits=bits, edge_bits=bits)
     work = Work(source, inputs, config, Stages(), threads=1)
     assert work.variants() == {"one": "stem", "two": "shift"}
     found = []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ptq.calib import Range, parse_method
 from ptq.errors import CalibrationError
-from ptq.numerics.affine import qparams_from_range
+from ptq.numerics.affine import fake_quantize, qparams_from_range
 from ptq.numerics.qtype import INT8, UINT8, QType
 from ptq.plan.make import RangeChoice, decide
 from ptq.plan.request import Request
@@ -330,3 +330,39 @@ def test_parts_that_all_have_another_choice_are_tied_as_ever():
     asked.append(Request("joined", joins=("a", "b")))
     others = dict.fromkeys(("a", "b", "joined"), MINMAX)
     assert decide(asked, observed, QCODE, others=others) == found
+
+
+def test_some_tensors_have_a_grid_of_other_bits():
+    asked, observed = requested(a=(-1, 3), b=(-1, 3))
+    asked.append(Request("copy", copies="a"))
+    found = decide(asked, observed, MINMAX, bits={"a": 4, "copy": 4})
+    assert [found[t].qtype for t in ("a", "copy", "b")] == ["uint4", "uint4", "uint8"]
+    assert found["copy"] == found["a"]
+    assert found["a"].scale == pytest.approx(4 / 15)
+    assert found["b"].scale == pytest.approx(4 / 255)
+
+
+def test_a_concatenation_of_other_bits_is_no_copy():
+    asked, observed = requested(a=(-1, 3), b=(-1, 3))
+    asked.append(Request("c", joins=("a", "b")))
+    found = decide(asked, observed, MINMAX, bits={"c": 4})
+    assert (found["c"].lo, found["c"].hi, found["c"].qtype) == (-1, 3, "uint4")
+    assert found["a"].qtype == found["b"].qtype == "uint8"
+
+
+@pytest.mark.parametrize("method", ["kl", "mse", "minmax", "percentile", "aciq", "cosine", "qcode"])
+@pytest.mark.parametrize("lo", [0.0, -8.0])
+def test_every_range_method_knows_the_grid_of_a_tensor(method, lo):
+    values = np.clip(np.random.default_rng(0).standard_normal(4000) * 2, lo, 8).astype(np.float32)
+    choice = RangeChoice(parse_method(method), UINT8, symmetric=method == "qcode")
+    asked, noise = [Request("a", observed="a")], []
+    for bits in (8, 4, 2):
+        found = decide(asked, {"a": TensorStats.of(values)}, choice, bits={"a": bits})["a"]
+        params = qparams_from_range(
+            np.float32(found.lo), np.float32(found.hi), QType.parse(found.qtype), symmetric=False
+        )
+        assert found.qtype == f"uint{bits}"
+        noise.append(float(np.mean((fake_quantize(values, params) - values) ** 2)))
+    signal = float(np.mean(values**2))
+    assert noise[0] < noise[1] < noise[2] < signal
+    assert noise[1] < signal / 15  # 12 dB of 4 bits
