@@ -37,6 +37,10 @@ class VerificationError(PtqError):
     """The quantized model does not load, does not run, or gives values that are not finite."""
 
 
+class TrainingError(PtqError):
+    """A training job is damaged, or a trainer fails."""
+
+
 class ThresholdError(PtqError):
     """The result is sound, but misses a threshold that the user set."""
 

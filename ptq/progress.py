@@ -16,11 +16,13 @@ class Progress:
         stage: its name, such as ``observe``.
         done: steps done.
         total: steps in all; ``None`` if unknown.
+        text: what there is to say about the last step, such as a loss.
     """
 
     stage: str
     done: int
     total: int | None
+    text: str = ""
 
 
 OnProgress = Callable[[Progress], None]

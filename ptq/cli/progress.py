@@ -41,6 +41,8 @@ def progress_bars() -> Iterator[OnProgress]:
             bar = bars[progress.stage] = tqdm(
                 total=progress.total, desc=progress.stage, file=sys.stderr, disable=None
             )
+        if progress.text:
+            bar.set_postfix_str(progress.text, refresh=False)
         bar.update(progress.done - bar.n)
 
     try:

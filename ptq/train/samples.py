@@ -1,0 +1,312 @@
+"""Samples in any order with bounded memory: data and targets, in files while training goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptq.data import Dataset, ImageOptions, hash_feed, open_dataset, read_labels, select_labels
+from ptq.data.feeds import LABEL_KEYS, Feed, InputSpec, format_shape
+from ptq.errors import ConfigError, DataError, TrainingError
+from ptq.graph.load import input_specs, load_model
+from ptq.graph.protos import parse_tensor
+from ptq.progress import Stages
+from ptq.train import manifest as contract
+from ptq.train.job import Job
+from ptq.train.manifest import Array
+from ptq.train.passes import RowPasses
+from ptq.train.rows import RowWriter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Rows of data, with what is aimed at.
+
+    Attributes:
+        inputs: of the network, by name: shape ``(rows, *one row)``, or what all rows share.
+        targets: of the training graph, likewise.
+        labels: int64, the class of each row, if there are labels.
+        rows: how many.
+        blocks: how many entries along axis 0 of the graph's input each row has; 0 if all share it.
+        digest: SHA-256 of the data, in hexadecimal.
+        notices: what a user should know, a line each.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
+    labels: np.ndarray | None
+    rows: int
+    blocks: Mapping[str, int]
+    digest: str = ""
+    notices: tuple[str, ...] = ()
+
+    def feed(self, rows: np.ndarray | slice) -> Feed:
+        """Return the inputs and targets of some rows, by name, as the graph takes them."""
+        return {
+            name: self._taken(name, array, rows)
+            for name, array in (*self.inputs.items(), *self.targets.items())
+        }
+
+    def _taken(self, name: str, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+        if not self.blocks[name]:
+            return np.asarray(array)
+        taken = np.asarray(array[rows])
+        return taken.reshape(-1, *taken.shape[2:])
+
+
+def blocks_of(job: Job) -> dict[str, int]:
+    """Return how many entries along axis 0 a row has of each input of the training graph.
+
+    An input whose leading axis the batch does not divide is one that all rows share.
+    """
+    batch = job.manifest.batch
+    return {
+        a.name: a.shape[0] // batch if a.shape and a.shape[0] % batch == 0 else 0
+        for a in (*job.manifest.inputs, *job.manifest.targets)
+    }
+
+
+def open_data(
+    job: Job,
+    source: str,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    images: ImageOptions | None = None,
+) -> Dataset:
+    """Return data for a job, as calibration reads it.
+
+    Args:
+        job: whose model it is for.
+        source: in any form that calibration data has.
+        samples: how many to use; ``None`` for all.
+        seed: of made-up data.
+        images: how to prepare images.
+
+    Raises:
+        ConfigError: there is no data at the source, or an option does not fit it.
+        DataError: the data cannot be read, or does not fit the model.
+    """
+    data = open_dataset(
+        source,
+        _specs(job),
+        samples=samples,
+        seed=seed,
+        images=images,
+        tensor_parser=parse_tensor,
+    )
+    if images is not None and data.kind != "images":
+        raise ConfigError("--image and --image-config need images as data; leave them out")
+    return data
+
+
+def labels_for(data: Dataset, path: Path) -> np.ndarray:
+    """Return the classes of the rows that a data set gives, from a file.
+
+    Raises:
+        DataError: the file holds anything but classes, or not one for each row.
+    """
+    return select_labels(read_labels(path), data)
+
+
+def collect(
+    job: Job,
+    data: Dataset,
+    labels: np.ndarray | None = None,
+    *,
+    stages: Stages,
+    threads: int = 1,
+    folder: Path | None = None,
+) -> Samples:
+    """Read data once through, run the teacher on it, and keep both in files.
+
+    Feeds of another shape than the training graph was made for are left out, and counted.
+
+    Args:
+        job: what is to be trained.
+        data: feeds of one row or several.
+        labels: the class of each row.
+        stages: told of every feed.
+        threads: for onnxruntime.
+        folder: where to write ``.npy`` files that stay; else they have no name, and are gone with
+            the process.
+
+    Raises:
+        DataError: the data does not fit the model or the labels, or no feed has the right shape.
+        TrainingError: the teacher does not put out what the manifest says.
+    """
+    with ExitStack() as stack:
+        collecting = _Collecting(job, stack, folder, threads)
+        name = "samples" if data.source != str(job.path(contract.HELD_OUT)) else "held out"
+        with stages.stage(name, data.expected) as step:
+            for feed in data:
+                collecting.add(feed)
+                step()
+        return collecting.finish(data, labels)
+
+
+def held_out(job: Job, *, stages: Stages, threads: int = 1) -> Samples:
+    """Return the held-out feeds of a job, with what the teacher makes of them.
+
+    Raises:
+        DataError: they do not fit the model.
+    """
+    path = job.path(contract.HELD_OUT)
+    data = open_data(job, str(path))
+    inputs = {spec.name for spec in data.inputs}
+    with zipfile.ZipFile(path) as archive:
+        names = {name.removesuffix(".npy") for name in archive.namelist()}
+    labels = labels_for(data, path) if names.intersection(LABEL_KEYS) - inputs else None
+    return collect(job, data, labels, stages=stages, threads=threads)
+
+
+class _Collecting:
+    """Samples while they are read."""
+
+    def __init__(self, job: Job, stack: ExitStack, folder: Path | None, threads: int) -> None:
+        manifest = job.manifest
+        self.job = job
+        self.blocks = blocks_of(job)
+        for target in manifest.targets:
+            if not self.blocks[target.name]:
+                raise TrainingError(
+                    f"target '{target.name}' of shape {format_shape(target.shape)} has no axis of "
+                    f"samples, of which there are {manifest.batch}; export the job with batch 1"
+                )
+        self.arrays = {a.name: a for a in (*manifest.inputs, *manifest.targets)}
+        path = job.path(contract.TEACHER)
+        self.teacher = RowPasses(path, self.blocks, manifest.batch, threads)
+        if len(self.teacher.outputs) != len(manifest.targets):
+            raise TrainingError(
+                f"'{path}' has {len(self.teacher.outputs)} outputs, and the manifest "
+                f"{len(manifest.targets)} targets; export the job anew"
+            )
+        self.writers = {
+            name: stack.enter_context(self._writer(index, array, folder))
+            for index, (name, array) in enumerate(self.arrays.items())
+            if self.blocks[name]
+        }
+        self.shared: dict[str, np.ndarray] = {}
+        self.hasher = hashlib.sha256()
+        self.feeds: list[tuple[int, bool]] = []
+        self.misfit = ""
+
+    def add(self, feed: Feed) -> None:
+        """Keep a feed if it has the shapes of the training graph."""
+        feed = {a.name: feed[a.name] for a in self.job.manifest.inputs}
+        rows = self._rows(feed)
+        fits = all(self._fits(name, array) for name, array in feed.items())
+        self.feeds.append((rows, fits))
+        if not fits:
+            return
+        hash_feed(self.hasher, feed)
+        for name, array in feed.items():
+            if self.blocks[name]:
+                self._write(name, array, rows)
+            elif not np.array_equal(self.shared.setdefault(name, array), array):
+                raise DataError(
+                    f"input '{name}' has no axis of samples, and differs between feeds; a training "
+                    "graph takes one value of it for all"
+                )
+        where = f"feed {len(self.feeds)} of the data"
+        found = self.teacher.run(feed, rows, self.teacher.outputs, where=where)
+        for target, array in zip(self.job.manifest.targets, found, strict=True):
+            if not self._fits(target.name, array):
+                raise TrainingError(
+                    f"the teacher gives target '{target.name}' in shape "
+                    f"{format_shape(array.shape)}, and the training graph takes "
+                    f"{format_shape(target.shape)}; export the job anew"
+                )
+            self._write(target.name, array, rows)
+
+    def finish(self, data: Dataset, labels: np.ndarray | None) -> Samples:
+        """Return what was kept."""
+        kept = np.repeat([fits for _, fits in self.feeds], [rows for rows, _ in self.feeds])
+        left_out = sum(not fits for _, fits in self.feeds)
+        if not kept.any():
+            raise DataError(
+                f"{data.source}: {self.misfit}; give data of that shape, or export the job anew"
+            )
+        if labels is not None:
+            if len(labels) != len(kept):
+                raise DataError(
+                    f"there are {len(labels)} labels, and {data.source} has {len(kept)} rows; give "
+                    "one label for each"
+                )
+            labels = labels[kept]
+            self.hasher.update(labels.tobytes())
+        notices = list(data.notices)
+        if left_out:
+            notices.append(
+                f"{data.source}: {left_out} of {len(self.feeds)} samples are left out: "
+                f"{self.misfit}"
+            )
+        arrays = {name: writer.finish() for name, writer in self.writers.items()}
+        arrays |= self.shared
+        manifest = self.job.manifest
+        return Samples(
+            {a.name: arrays[a.name] for a in manifest.inputs},
+            {a.name: arrays[a.name] for a in manifest.targets},
+            labels,
+            int(kept.sum()),
+            self.blocks,
+            self.hasher.hexdigest(),
+            tuple(notices),
+        )
+
+    def _writer(self, index: int, array: Array, folder: Path | None) -> RowWriter:
+        row = (self.blocks[array.name], *array.shape[1:])
+        path = None if folder is None else folder / f"{index}.npy"
+        return RowWriter(row, np.dtype(array.dtype), folder or self.job.folder, path)
+
+    def _write(self, name: str, array: np.ndarray, rows: int) -> None:
+        self.writers[name].append(array.reshape(rows, self.blocks[name], *array.shape[1:]))
+
+    def _rows(self, feed: Feed) -> int:
+        """Return how many rows a feed has, as its inputs agree."""
+        counts = {
+            name: len(array) // self.blocks[name]
+            for name, array in feed.items()
+            if self.blocks[name] and array.ndim
+        }
+        if len(set(counts.values())) != 1:
+            listed = ", ".join(f"'{name}' {rows}" for name, rows in counts.items())
+            raise DataError(
+                f"the inputs differ in their number of rows: {listed or 'they have none'}; give "
+                "each as many entries along its leading axis"
+            )
+        return next(iter(counts.values()))
+
+    def _fits(self, name: str, array: np.ndarray) -> bool:
+        wanted, block = self.arrays[name].shape, self.blocks[name]
+        if block:
+            fits = array.ndim > 0 and len(array) % block == 0 and array.shape[1:] == wanted[1:]
+        else:
+            fits = array.shape == wanted
+        if not fits and not self.misfit:
+            self.misfit = (
+                f"'{name}' has shape {format_shape(array.shape)}, and the training graph was made "
+                f"for {format_shape((None, *wanted[1:]) if block else wanted)}"
+            )
+        return fits
+
+
+def _specs(job: Job) -> tuple[InputSpec, ...]:
+    """Return what the user's model wants to be fed, or what the manifest says if it is not there.
+
+    The model may fix its batch, or leave axes open, where the training graph does not.
+    """
+    path = job.path(contract.MODEL)
+    if path.is_file():
+        return tuple(input_specs(load_model(path)))
+    blocks = blocks_of(job)
+    return tuple(
+        InputSpec(a.name, np.dtype(a.dtype), (None, *a.shape[1:]) if blocks[a.name] else a.shape)
+        for a in job.manifest.inputs
+    )

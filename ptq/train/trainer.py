@@ -1,0 +1,392 @@
+"""The built-in trainer: onnxruntime runs the training graph, numpy changes the parameters.
+
+The same job, data, options and seed give the same parameters to the bit, and a run that was
+stopped and goes on gives what it would have given: the order of the samples in a pass through
+them depends on the seed and the number of the pass alone, so that the number of steps done says
+where training is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ptq.data.feeds import Feed
+from ptq.errors import ConfigError, TrainingError
+from ptq.progress import Progress, Stages
+from ptq.runtime.session import Session, open_session, run
+from ptq.train import manifest as contract
+from ptq.train.checkpoint import About, Checkpoint
+from ptq.train.job import Evaluation, Job, Result, Stopped
+from ptq.train.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, OptimizerName
+from ptq.train.passes import RowPasses
+from ptq.train.samples import Samples
+from ptq.train.scores import HeldOutLoss
+
+#: Steps unless told otherwise.
+STEPS = 300
+
+#: About how many samples a step takes unless told otherwise.
+BATCH = 32
+
+#: How often to evaluate unless told otherwise: so many times in all.
+_EVALUATIONS = 10
+
+#: The stage, and the output with the loss.
+_STAGE, _LOSS = "train", "loss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        steps: how many; by default as `epochs` says, or 300.
+        epochs: how many times through the samples, in place of steps.
+        batch: samples a step, a multiple of what the graph takes; by default about 32.
+        lr: the highest learning rate.
+        schedule: how the rate goes over the steps.
+        optimizer: which.
+        seed: of the order of the samples.
+        eval_every: steps from one evaluation to the next; by default a tenth of all.
+        patience: evaluations without gain after which training ends; 0 for never.
+        checkpoint_every: steps from one checkpoint to the next; by default as evaluations.
+        resume: go on from a checkpoint, if there is one.
+        threads: for onnxruntime.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int | None = None
+    lr: float = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
+    optimizer: OptimizerName = "adam"
+    seed: int = 0
+    eval_every: int | None = None
+    patience: int = 5
+    checkpoint_every: int | None = None
+    resume: bool = True
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.steps is not None and self.epochs is not None:
+            raise ConfigError("--steps and --epochs exclude each other; give one of them")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ConfigError(f"a learning rate of {self.lr:g} trains nothing; give one above 0")
+
+    def batch_for(self, job: Job) -> int:
+        """Return how many samples a step takes.
+
+        Raises:
+            ConfigError: it is no multiple of what the training graph takes.
+        """
+        taken = job.manifest.batch
+        if self.batch is None:
+            return max(BATCH // taken, 1) * taken
+        if self.batch % taken:
+            raise ConfigError(
+                f"the training graph takes {taken} samples at a time, so --batch {self.batch} "
+                f"cannot be made of it; give a multiple of {taken}"
+            )
+        return self.batch
+
+    def steps_for(self, rows: int, batch: int) -> int:
+        """Return how many steps there are."""
+        if self.epochs is not None:
+            return max(math.ceil(self.epochs * rows / batch), 1)
+        return STEPS if self.steps is None else self.steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What came of training.
+
+    Attributes:
+        parameters: the best there were, the first ones included; float32, by name.
+        result: how it went.
+    """
+
+    parameters: Mapping[str, np.ndarray]
+    result: Result
+
+
+def train(job: Job, data: Samples, held: Samples, options: TrainOptions, stages: Stages) -> Outcome:
+    """Train the parameters of a job.
+
+    Nothing but checkpoints is written; `Job.write` writes the outcome.
+
+    Args:
+        job: what is trained.
+        data: samples to train on.
+        held: samples to judge on.
+        options: how.
+        stages: told of every step, with the loss.
+
+    Raises:
+        ConfigError: an option does not fit the job or the checkpoint.
+        TrainingError: the graphs do not fit the manifest, or the loss is no number at the start.
+        DataError: onnxruntime fails.
+    """
+    loop = _Loop(job, data, held, options, stages)
+    path = job.path(contract.CHECKPOINT)
+    if options.resume and path.is_file():
+        loop.resume(Checkpoint.load(path))
+    with stages.stage(_STAGE, loop.steps):
+        return loop.run()
+
+
+def row_order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """Return the order of the rows in a pass through them, counted from 0."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+@dataclass(slots=True)
+class _State:
+    """What changes while training."""
+
+    parameters: dict[str, np.ndarray]
+    best: dict[str, np.ndarray]
+    optimizer: Optimizer
+    evaluations: list[Evaluation] = field(default_factory=list)
+    without_gain: int = 0
+    stopped: Stopped = "done"
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def best_evaluation(self) -> Evaluation:
+        return min(self.evaluations, key=lambda e: e.loss)
+
+
+class _Loop:
+    """One training run."""
+
+    def __init__(
+        self, job: Job, data: Samples, held: Samples, options: TrainOptions, stages: Stages
+    ) -> None:
+        self.job, self.data, self.held = job, data, held
+        self.options, self.stages = options, stages
+        self.manifest = job.manifest
+        self.batch = options.batch_for(job)
+        self.steps = options.steps_for(data.rows, self.batch)
+        self.eval_every = options.eval_every or math.ceil(self.steps / _EVALUATIONS) or 1
+        self.checkpoint_every = options.checkpoint_every or self.eval_every
+        self.trained = [a for a in self.manifest.parameters if a.gradient is not None]
+        self.states = [a for a in self.manifest.parameters if a.becomes is not None]
+        if not self.trained and not self.states:
+            raise TrainingError(f"'{job.folder}': there is nothing to train in the job")
+        if self.manifest.labels is not None and data.labels is None:
+            raise ConfigError("the job trains on labels; give --labels")
+        self.outputs = [
+            _LOSS,
+            *(a.gradient for a in self.trained if a.gradient is not None),
+            *(a.becomes for a in self.states if a.becomes is not None),
+        ]
+        self.session = self._session()
+        path = job.path(contract.EVAL)
+        self.network = RowPasses(path, held.blocks, self.manifest.batch, options.threads)
+        first = job.parameters()
+        optimizer = OPTIMIZERS[options.optimizer](self.manifest.parameters)
+        self.state = _State(first, _copied(first), optimizer)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """All that the outcome depends on."""
+        o = self.options
+        labels = "none" if self.data.labels is None else "given"
+        return {
+            "the job": self.job.digest[:12],
+            "the data": self.data.digest[:12],
+            "--labels": labels,
+            "--batch": str(self.batch),
+            "--steps": str(self.steps),
+            "--lr": f"{o.lr!r}",
+            "--schedule": o.schedule,
+            "--optimizer": o.optimizer,
+            "--seed": str(o.seed),
+            "--eval-every": str(self.eval_every),
+            "--patience": str(o.patience),
+        }
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        path = self.job.path(contract.CHECKPOINT)
+        checkpoint.require(self.settings, path)
+        about, array = checkpoint.about, self.manifest.parameters
+        self.state = _State(
+            self.job.checked(checkpoint.parameters, str(path)),
+            self.job.checked(checkpoint.best, str(path)),
+            OPTIMIZERS[self.options.optimizer](array, checkpoint.moments, about.steps),
+            list(about.evaluations),
+            about.without_gain,
+        )
+        self.state.notices.append(f"went on from a checkpoint after {about.steps} steps")
+
+    def run(self) -> Outcome:
+        """Train to the end."""
+        state, optimizer = self.state, self.state.optimizer
+        if not state.evaluations and not self._evaluate():
+            raise TrainingError(
+                "the loss on the held-out feeds is no finite number before training; check the "
+                "model and the data"
+            )
+        while optimizer.steps < self.steps and not self._patience_is_over():
+            loss = self._step(optimizer.steps)
+            if loss is None:
+                state.stopped = "not-finite"
+                break
+            done = optimizer.steps
+            if (done % self.eval_every == 0 or done == self.steps) and not self._evaluate():
+                state.stopped = "not-finite"
+                self._say_not_finite("the loss on the held-out feeds", done)
+                break
+            if done % self.checkpoint_every == 0:
+                self._checkpoint().save(self.job.path(contract.CHECKPOINT))
+            self.stages.on_progress(Progress(_STAGE, done, self.steps, self._text(loss)))
+        else:
+            if optimizer.steps < self.steps:
+                state.stopped = "no-gain"
+        return Outcome(state.best, self._result())
+
+    def _step(self, step: int) -> float | None:
+        """Do one step and return its loss; ``None``, and change nothing, if it is no number."""
+        state, taken = self.state, self.manifest.batch
+        pieces = self.batch // taken
+        rows = self._rows(step)
+        losses: list[float] = []
+        total: list[np.ndarray] = []
+        states = {a.name: state.parameters[a.name] for a in self.states}
+        for piece in range(pieces):
+            part = np.sort(rows[piece * taken : (piece + 1) * taken])
+            feed = {**self.data.feed(part), **self._labels(part), **state.parameters, **states}
+            found = run(self.session, feed, self.outputs, where=f"step {step + 1}")
+            losses.append(float(found[0]))
+            gradients = found[1 : 1 + len(self.trained)]
+            became = found[1 + len(self.trained) :]
+            states = {a.name: v for a, v in zip(self.states, became, strict=True)}
+            if not total:
+                # what onnxruntime returned is its own where there is more to add
+                total = [np.array(g) for g in gradients] if pieces > 1 else gradients
+            else:
+                for whole, more in zip(total, gradients, strict=True):
+                    whole += more
+        by_name = {a.name: g for a, g in zip(self.trained, total, strict=True)}
+        if not self._finite(sum(losses), {**by_name, **states}, step):
+            return None
+        if pieces > 1:
+            for gradient in total:
+                gradient *= np.float32(1 / pieces)
+        schedule = SCHEDULES[self.options.schedule]
+        rate = self.options.lr * schedule(step, self.steps)
+        state.optimizer.step(state.parameters, by_name, rate)
+        for name, value in states.items():
+            state.parameters[name] = np.array(value, np.float32)
+        return sum(losses) / pieces
+
+    def _rows(self, step: int) -> np.ndarray:
+        """Return which rows a step takes: passes through the samples follow one another."""
+        first, rows = step * self.batch, self.data.rows
+        found: list[np.ndarray] = []
+        while (have := sum(map(len, found))) < self.batch:
+            epoch, at = divmod(first + have, rows)
+            found.append(row_order(self.options.seed, epoch, rows)[at:][: self.batch - have])
+        return np.concatenate(found)
+
+    def _labels(self, rows: np.ndarray) -> Feed:
+        name, labels = self.manifest.labels, self.data.labels
+        return {} if name is None or labels is None else {name: labels[rows]}
+
+    def _finite(self, loss: float, arrays: Mapping[str, np.ndarray], step: int) -> bool:
+        wrong = next((n for n, a in arrays.items() if not np.isfinite(a.sum())), None)
+        if math.isfinite(loss) and wrong is None:
+            return True
+        what = f"the gradient of '{wrong}'" if math.isfinite(loss) else "the loss"
+        self._say_not_finite(what, step + 1)
+        return False
+
+    def _say_not_finite(self, what: str, step: int) -> None:
+        self.state.notices.append(
+            f"{what} is no finite number at step {step}, so training ended there; lower --lr"
+        )
+
+    def _evaluate(self) -> bool:
+        """Judge the parameters, and keep them if they are the best; false if that fails."""
+        held, state = self.held, self.state
+        found = HeldOutLoss(self.manifest.loss)
+        names = self.manifest.outputs
+        targets = [a.name for a in self.manifest.targets][: len(names)]
+        for start in range(0, held.rows, self.network.batch):
+            rows = slice(start, min(start + self.network.batch, held.rows))
+            feed = held.feed(rows)
+            wanted = [feed[name] for name in targets]
+            inputs = {name: feed[name] for name in held.inputs}
+            count = rows.stop - rows.start
+            outputs = self.network.run(
+                inputs, count, names, state.parameters, where="the held-out feeds"
+            )
+            found.add(outputs, wanted, None if held.labels is None else held.labels[rows])
+        loss = found.value
+        if not math.isfinite(loss):
+            return False
+        better = not state.evaluations or loss < state.best_evaluation.loss
+        evaluation = Evaluation(step=state.optimizer.steps, loss=loss, top1=found.top1)
+        state.evaluations.append(evaluation)
+        state.without_gain = 0 if better else state.without_gain + 1
+        if better:
+            state.best = _copied(state.parameters)
+        return True
+
+    def _patience_is_over(self) -> bool:
+        return 0 < self.options.patience <= self.state.without_gain
+
+    def _checkpoint(self) -> Checkpoint:
+        state = self.state
+        about = About(
+            settings=self.settings,
+            steps=state.optimizer.steps,
+            evaluations=tuple(state.evaluations),
+            without_gain=state.without_gain,
+        )
+        return Checkpoint(about, state.parameters, state.best, state.optimizer.moments)
+
+    def _result(self) -> Result:
+        state = self.state
+        return Result(
+            manifest=self.job.digest,
+            trainer="ptq",
+            steps=state.optimizer.steps,
+            stopped=state.stopped,
+            before=state.evaluations[0],
+            best=state.best_evaluation,
+            evaluations=tuple(state.evaluations),
+            notices=tuple(state.notices),
+        )
+
+    def _text(self, loss: float) -> str:
+        last = self.state.evaluations[-1]
+        text = f"loss {loss:.4g}, held out {last.loss:.4g}"
+        return text if last.top1 is None else f"{text}, top-1 {last.top1:.2%}"
+
+    def _session(self) -> Session:
+        path = self.job.path(contract.TRAIN)
+        session = open_session(path, threads=self.options.threads)
+        have = {value.name for value in session.get_inputs()}
+        wanted = {a.name for a in (*self.manifest.inputs, *self.manifest.targets)}
+        wanted |= {a.name for a in self.manifest.parameters}
+        wanted |= {self.manifest.labels} - {None}  # type: ignore[arg-type]
+        outputs = {value.name for value in session.get_outputs()}
+        differing = sorted(have ^ wanted) or sorted({*self.outputs} - outputs)
+        if differing:
+            raise TrainingError(
+                f"'{path}' and the manifest do not agree about '{differing[0]}'; export the job "
+                "anew"
+            )
+        return session
+
+
+def _copied(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array.copy() for name, array in parameters.items()}
