@@ -136,7 +136,8 @@ def train(job: Job, data: Samples, held: Samples, options: TrainOptions, stages:
     path = job.path(contract.CHECKPOINT)
     if options.resume and path.is_file():
         loop.resume(Checkpoint.load(path))
-    with stages.stage(_STAGE, loop.steps):
+    # what is no number is looked for, and told in words
+    with stages.stage(_STAGE, loop.steps), np.errstate(over="ignore", invalid="ignore"):
         return loop.run()
 
 
