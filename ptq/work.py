@@ -20,6 +20,7 @@ from ptq.data.noise import NoiseDataset
 from ptq.datafree import known_means, known_stats, observed_model, what_it_rests_on
 from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import CalibrationError, ConfigError
+from ptq.finetuning import Trainable, fine_tune, import_trained, judged_feeds
 from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted, KnownWeights, emit_qdq

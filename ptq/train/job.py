@@ -25,6 +25,9 @@ _NEEDED = (
     contract.TEACHER, contract.TRAIN, contract.EVAL, contract.PARAMETERS, contract.HELD_OUT,
 )  # fmt: skip
 
+#: What training writes: it is not part of the job, though it may have been there at its export.
+_WRITTEN = frozenset({contract.TRAINED, contract.RESULT, contract.CHECKPOINT})
+
 _READ = 1 << 20
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -181,6 +184,8 @@ class Job:
                     f"{self.path(contract.MANIFEST)}: has no digest of {name}; export the job anew"
                 )
         for name, digest in self.manifest.sha256.items():
+            if name in _WRITTEN:
+                continue
             path = self.path(name)
             try:
                 found = _sha256(path)

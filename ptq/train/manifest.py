@@ -15,9 +15,8 @@ from ptq.train.fakequant.base import Role
 #: Raised whenever the contract changes in a way that a trainer has to know.
 VERSION = 1
 
-#: Kullback-Leibler divergence from the float model's classes; squared error of outputs as a share of
-#: their signal; the one of outputs behind a softmax and the other of the rest; cross entropy of
-#: labels.
+#: Kullback-Leibler divergence from the float model; squared error of outputs as a share of their
+#: signal; the one of outputs behind a softmax and the other of the rest; cross entropy of labels.
 LossKind = Literal["kl", "mse", "auto", "labels"]
 
 #: The files of a job.

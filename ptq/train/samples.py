@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,16 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from ptq.data import Dataset, ImageOptions, hash_feed, open_dataset, read_labels, select_labels
-from ptq.data.feeds import LABEL_KEYS, Feed, InputSpec, format_shape
+from ptq.data.feeds import Feed, InputSpec, format_shape
+from ptq.data.held_feeds import HeldFeeds
 from ptq.errors import ConfigError, DataError, TrainingError
 from ptq.graph.load import input_specs, load_model
 from ptq.graph.protos import parse_tensor
 from ptq.progress import Stages
 from ptq.train import manifest as contract
+from ptq.train.arrays import read_arrays
 from ptq.train.job import Job
 from ptq.train.manifest import Array
 from ptq.train.passes import RowPasses
 from ptq.train.rows import RowWriter
+
+#: The array of held-out feeds that has the classes of their rows.
+LABELS = "labels"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +147,7 @@ def collect(
     """
     with ExitStack() as stack:
         collecting = _Collecting(job, stack, folder, threads)
-        name = "samples" if data.source != str(job.path(contract.HELD_OUT)) else "held out"
+        name = "held out" if isinstance(data, HeldFeeds) else "samples"
         with stages.stage(name, data.expected) as step:
             for feed in data:
                 collecting.add(feed)
@@ -158,12 +162,18 @@ def held_out(job: Job, *, stages: Stages, threads: int = 1) -> Samples:
         DataError: they do not fit the model.
     """
     path = job.path(contract.HELD_OUT)
-    data = open_data(job, str(path))
-    inputs = {spec.name for spec in data.inputs}
-    with zipfile.ZipFile(path) as archive:
-        names = {name.removesuffix(".npy") for name in archive.namelist()}
-    labels = labels_for(data, path) if names.intersection(LABEL_KEYS) - inputs else None
-    return collect(job, data, labels, stages=stages, threads=threads)
+    specs = _specs(job)
+    label = None if LABELS in {spec.name for spec in specs} else LABELS
+    feeds: dict[str, Feed] = {}
+    for key, array in read_arrays(path).items():
+        number, _, name = key.partition("/")
+        feeds.setdefault(number, {})[name] = array
+    labels = [feed.pop(label) for feed in feeds.values() if label in feed]
+    if not feeds or len(labels) not in (0, len(feeds)):
+        raise TrainingError(f"'{path}' has no feeds, or labels of some only; export the job anew")
+    data = HeldFeeds(list(feeds.values()), specs)
+    classes = np.concatenate([np.atleast_1d(array) for array in labels]) if labels else None
+    return collect(job, data, classes, stages=stages, threads=threads)
 
 
 class _Collecting:
@@ -182,7 +192,7 @@ class _Collecting:
         self.arrays = {a.name: a for a in (*manifest.inputs, *manifest.targets)}
         path = job.path(contract.TEACHER)
         self.teacher = RowPasses(path, self.blocks, manifest.batch, threads)
-        if len(self.teacher.outputs) != len(manifest.targets):
+        if manifest.targets and len(self.teacher.outputs) != len(manifest.targets):
             raise TrainingError(
                 f"'{path}' has {len(self.teacher.outputs)} outputs, and the manifest "
                 f"{len(manifest.targets)} targets; export the job anew"
@@ -214,6 +224,8 @@ class _Collecting:
                     f"input '{name}' has no axis of samples, and differs between feeds; a training "
                     "graph takes one value of it for all"
                 )
+        if not self.job.manifest.targets:  # labels are aimed at
+            return
         where = f"feed {len(self.feeds)} of the data"
         found = self.teacher.run(feed, rows, self.teacher.outputs, where=where)
         for target, array in zip(self.job.manifest.targets, found, strict=True):

@@ -9,7 +9,7 @@ where training is.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from ptq.data.feeds import Feed
 from ptq.errors import ConfigError, TrainingError
+from ptq.metrics.class_scores import scores_index
 from ptq.progress import Progress, Stages
 from ptq.runtime.session import Session, open_session, run
 from ptq.train import manifest as contract
@@ -25,7 +26,6 @@ from ptq.train.job import Evaluation, Job, Result, Stopped
 from ptq.train.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, OptimizerName
 from ptq.train.passes import RowPasses
 from ptq.train.samples import Samples
-from ptq.train.scores import HeldOutLoss
 
 #: Steps unless told otherwise.
 STEPS = 300
@@ -180,16 +180,20 @@ class _Loop:
         self.states = [a for a in self.manifest.parameters if a.becomes is not None]
         if not self.trained and not self.states:
             raise TrainingError(f"'{job.folder}': there is nothing to train in the job")
-        if self.manifest.labels is not None and data.labels is None:
-            raise ConfigError("the job trains on labels; give --labels")
+        if self.manifest.labels is not None:
+            if data.labels is None:
+                raise ConfigError("the job trains on labels; give --labels")
+            if held.labels is None:
+                raise TrainingError(
+                    f"{contract.HELD_OUT} has no labels, which the job trains on; export it anew"
+                )
         self.outputs = [
             _LOSS,
             *(a.gradient for a in self.trained if a.gradient is not None),
             *(a.becomes for a in self.states if a.becomes is not None),
         ]
         self.session = self._session()
-        path = job.path(contract.EVAL)
-        self.network = RowPasses(path, held.blocks, self.manifest.batch, options.threads)
+        self.network = self._network()
         first = job.parameters()
         optimizer = OPTIMIZERS[options.optimizer](self.manifest.parameters)
         self.state = _State(first, _copied(first), optimizer)
@@ -263,7 +267,12 @@ class _Loop:
         states = {a.name: state.parameters[a.name] for a in self.states}
         for piece in range(pieces):
             part = np.sort(rows[piece * taken : (piece + 1) * taken])
-            feed = {**self.data.feed(part), **self._labels(part), **state.parameters, **states}
+            feed = {
+                **self.data.feed(part),
+                **self._labels(self.data, part),
+                **state.parameters,
+                **states,
+            }
             found = run(self.session, feed, self.outputs, where=f"step {step + 1}")
             losses.append(float(found[0]))
             gradients = found[1 : 1 + len(self.trained)]
@@ -297,8 +306,8 @@ class _Loop:
             found.append(row_order(self.options.seed, epoch, rows)[at:][: self.batch - have])
         return np.concatenate(found)
 
-    def _labels(self, rows: np.ndarray) -> Feed:
-        name, labels = self.manifest.labels, self.data.labels
+    def _labels(self, samples: Samples, rows: np.ndarray | slice) -> Feed:
+        name, labels = self.manifest.labels, samples.labels
         return {} if name is None or labels is None else {name: labels[rows]}
 
     def _finite(self, loss: float, arrays: Mapping[str, np.ndarray], step: int) -> bool:
@@ -316,25 +325,25 @@ class _Loop:
 
     def _evaluate(self) -> bool:
         """Judge the parameters, and keep them if they are the best; false if that fails."""
-        held, state = self.held, self.state
-        found = HeldOutLoss(self.manifest.loss)
-        names = self.manifest.outputs
-        targets = [a.name for a in self.manifest.targets][: len(names)]
-        for start in range(0, held.rows, self.network.batch):
-            rows = slice(start, min(start + self.network.batch, held.rows))
-            feed = held.feed(rows)
-            wanted = [feed[name] for name in targets]
-            inputs = {name: feed[name] for name in held.inputs}
+        held, state, network = self.held, self.state, self.network
+        names = (*self.manifest.outputs, _LOSS)
+        total, right = 0.0, 0
+        for start in range(0, held.rows, network.batch):
+            rows = slice(start, min(start + network.batch, held.rows))
+            feed = {**held.feed(rows), **self._labels(held, rows)}
             count = rows.stop - rows.start
-            outputs = self.network.run(
-                inputs, count, names, state.parameters, where="the held-out feeds"
+            *outputs, loss = network.run(
+                feed, count, names, state.parameters, where="the held-out feeds"
             )
-            found.add(outputs, wanted, None if held.labels is None else held.labels[rows])
-        loss = found.value
-        if not math.isfinite(loss):
+            total += float(loss) * count
+            if held.labels is not None:
+                right += _right(outputs, held.labels[rows])
+        mean = total / held.rows
+        if not math.isfinite(mean):
             return False
-        better = not state.evaluations or loss < state.best_evaluation.loss
-        evaluation = Evaluation(step=state.optimizer.steps, loss=loss, top1=found.top1)
+        better = not state.evaluations or mean < state.best_evaluation.loss
+        top1 = None if held.labels is None else right / held.labels.size
+        evaluation = Evaluation(step=state.optimizer.steps, loss=mean, top1=top1)
         state.evaluations.append(evaluation)
         state.without_gain = 0 if better else state.without_gain + 1
         if better:
@@ -372,6 +381,20 @@ class _Loop:
         text = f"loss {loss:.4g}, held out {last.loss:.4g}"
         return text if last.top1 is None else f"{text}, top-1 {last.top1:.2%}"
 
+    def _network(self) -> RowPasses:
+        path = self.job.path(contract.EVAL)
+        blocks = {**self.held.blocks, self.manifest.labels or "": 1}
+        network = RowPasses(path, blocks, self.manifest.batch, self.options.threads)
+        missing = {*self.manifest.outputs, _LOSS} - set(network.outputs)
+        if missing:
+            raise TrainingError(f"'{path}' lacks the output '{missing.pop()}'; export the job anew")
+        if network.fixed and self.held.rows % network.batch:
+            raise TrainingError(
+                f"'{path}' takes {network.batch} rows at a time, and there are {self.held.rows} "
+                "held-out rows; export the job anew"
+            )
+        return network
+
     def _session(self) -> Session:
         path = self.job.path(contract.TRAIN)
         session = open_session(path, threads=self.options.threads)
@@ -387,6 +410,17 @@ class _Loop:
                 "anew"
             )
         return session
+
+
+def _right(outputs: Sequence[np.ndarray], labels: np.ndarray) -> int:
+    """Return how many rows have their best score at their label."""
+    index = scores_index(outputs, told=True)
+    if index is None or outputs[index].shape[:-1] != labels.shape:
+        raise TrainingError(
+            "the held-out feeds have labels, and no output has one row of class scores for each; "
+            "export the job without labels"
+        )
+    return int((outputs[index].argmax(axis=-1) == labels).sum())
 
 
 def _copied(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -57,7 +57,7 @@ def line_job(
     _save(train, folder / contract.TRAIN)
     _save(eval_, folder / contract.EVAL)
     (folder / contract.PARAMETERS).write_bytes(packed(start))
-    held = held_out or {"x": rows(8, seed=1)}
+    held = held_out or {"00000/x": rows(5, seed=1), "00001/x": rows(3, seed=2)}
     (folder / contract.HELD_OUT).write_bytes(packed(held))
     names = (
         contract.TEACHER, contract.TRAIN, contract.EVAL, contract.PARAMETERS, contract.HELD_OUT,
@@ -109,18 +109,20 @@ def _graphs(start: Mapping[str, np.ndarray], *, spoilt: bool) -> tuple[ir.Model,
         x, target = _input("x", (batch, WIDTH)), _input("target", (batch, 1))
         parameters = {name: _input(name, array.shape) for name, array in start.items()}
         train = batch == BATCH
-        graph = _graph([x, *([target] if train else []), *parameters.values()])
+        graph = _graph([x, target, *parameters.values()])
         tape = Tape(graph, "f/")
         w = parameters["w"]
         product = tape.op("Mul", x, w)
         line = tape.op("ReduceSum", product, [1], keepdims=1)
         y = tape.op("Mul", line, parameters["scale"])
-        if not train:
-            made.append(_finished(graph, {"y": y}))
-            continue
         error = tape.op("Sub", y, target)
-        squared = tape.op("ReduceSum", tape.op("Mul", error, error), keepdims=0)
-        loss = tape.op("Mul", squared, 1 / BATCH)
+        squares = tape.op("Mul", error, error)
+        if not train:
+            made.append(
+                _finished(graph, {"y": y, "loss": tape.op("ReduceMean", squares, keepdims=0)})
+            )
+            continue
+        loss = tape.op("Mul", tape.op("ReduceSum", squares, keepdims=0), 1 / BATCH)
         model = ir.Model(graph, ir_version=10, functions=list(functions()))
         feed = {"x": rows(BATCH), "target": np.zeros((BATCH, 1), np.float32), **start}
         graph.outputs.append(loss)

@@ -78,7 +78,7 @@ def test_the_digest_tells_data_apart(job):
 
 
 def test_labels_of_held_out_feeds_come_with_them(tmp_path):
-    job = line_job(tmp_path, held_out={"x": rows(5), "labels": np.arange(5)})
+    job = line_job(tmp_path, held_out={"0/x": rows(5), "0/labels": np.arange(5)})
     found = held_out(job, stages=Stages())
     assert (found.rows, found.labels.tolist()) == (5, [0, 1, 2, 3, 4])
 

@@ -198,7 +198,7 @@ def test_a_gradient_that_is_no_number_is_named(tmp_path):
 
 
 def test_a_loss_that_is_no_number_at_the_start_is_an_error(tmp_path):
-    held = {"x": np.full((4, 3), np.inf, np.float32)}
+    held = {"0/x": np.full((4, 3), np.inf, np.float32)}
     job = line_job(tmp_path / "job", held_out=held)
     with pytest.raises(TrainingError, match="before training"):
         trained(job)
