@@ -25,9 +25,9 @@ from ptq.source import Source
 from ptq.train.deploy import deploy
 from ptq.train.export import JobSettings, JobSource, write_job
 from ptq.train.job import Job, read_trained
-from ptq.train.manifest import Loss, Manifest
+from ptq.train.manifest import Loss, LossKind, Manifest
 from ptq.train.network import Network
-from ptq.train.samples import collect, held_out
+from ptq.train.samples import collect, held_out, held_out_data
 from ptq.train.trainer import TrainOptions, train
 
 #: Samples for each run of the training graph, at most.
@@ -167,6 +167,15 @@ def split(available: int, kept_out: Collection[int] = ()) -> tuple[Sequence[int]
         return free, free
     judged = {free[i] for i in evenly_spaced(len(free), count)}
     return [i for i in free if i not in judged], sorted(judged)
+
+
+def judged_feeds(folder: Path) -> list[Feed]:
+    """Return the held-out feeds of a job.
+
+    Raises:
+        PtqError: there is no job, or it is damaged.
+    """
+    return list(held_out_data(Job.open(folder))[0])
 
 
 def import_trained(trainable: Trainable, before: Refined, folder: Path) -> Refined:

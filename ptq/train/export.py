@@ -125,7 +125,8 @@ def write_job(folder: Path, source: JobSource, settings: JobSettings) -> Manifes
     graph = training_graph(source.network, targets, settings.loss, feed, source.folder)
     _save(source, settings, targets, teacher, graph, folder)
     write_atomically(folder / PARAMETERS, npz(first))
-    write_atomically(folder / HELD_OUT, npz(joined(source.held_out)))
+    held_out = {f"{i:05}/{n}": a for i, f in enumerate(source.held_out) for n, a in f.items()}
+    write_atomically(folder / HELD_OUT, npz(held_out))
     manifest = _manifest(source, settings, targets, graph, feed, batch)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
     manifest = msgspec.structs.replace(manifest, sha256={p.name: digest(p) for p in files})

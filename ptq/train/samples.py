@@ -160,6 +160,17 @@ def held_out(job: Job, *, stages: Stages, threads: int = 1) -> Samples:
 
     Raises:
         DataError: they do not fit the model.
+        TrainingError: there are none, or labels of some only.
+    """
+    data, labels = held_out_data(job)
+    return collect(job, data, labels, stages=stages, threads=threads)
+
+
+def held_out_data(job: Job) -> tuple[HeldFeeds, np.ndarray | None]:
+    """Return the held-out feeds of a job, and the classes of their rows if they have some.
+
+    Raises:
+        TrainingError: there are none, or labels of some only.
     """
     path = job.path(contract.HELD_OUT)
     specs = _specs(job)
@@ -171,9 +182,8 @@ def held_out(job: Job, *, stages: Stages, threads: int = 1) -> Samples:
     labels = [feed.pop(label) for feed in feeds.values() if label in feed]
     if not feeds or len(labels) not in (0, len(feeds)):
         raise TrainingError(f"'{path}' has no feeds, or labels of some only; export the job anew")
-    data = HeldFeeds(list(feeds.values()), specs)
     classes = np.concatenate([np.atleast_1d(array) for array in labels]) if labels else None
-    return collect(job, data, classes, stages=stages, threads=threads)
+    return HeldFeeds(list(feeds.values()), specs), classes
 
 
 class _Collecting:
