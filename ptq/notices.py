@@ -25,6 +25,7 @@ _DONE: dict[Step, str] = {
     "gptq": "rounding {} weights by GPTQ",
     "bias correction": "correcting {} biases",
     "norm tweaking": "tweaking {} layer norms",
+    "fine-tuning": "fine-tuning {} weights and the ranges around them",
 }
 
 #: So many of the layers that stay in float are named.
