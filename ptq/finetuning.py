@@ -59,7 +59,13 @@ class Trainable:
     config: QuantizeConfig
 
     def export(
-        self, folder: Path, feeds: Sequence[Feed], held: Sequence[Feed], *, labels: bool = False
+        self,
+        folder: Path,
+        feeds: Sequence[Feed],
+        held: Sequence[Feed],
+        *,
+        labels: bool = False,
+        keep_float: tuple[str, ...] = (),
     ) -> Manifest:
         """Write the training job into a folder.
 
@@ -68,6 +74,7 @@ class Trainable:
             feeds: a few of the samples to train on.
             held: samples to judge on.
             labels: whether to train on labels.
+            keep_float: nodes that stay in float, by name.
 
         Raises:
             UnsupportedError: nothing can be trained.
@@ -82,6 +89,7 @@ class Trainable:
             loss=Loss(kind=kind),
             batch=BATCH,
             config=msgspec.to_builtins(config),
+            keep_float=keep_float,
         )
         source, network = self.source, self.network
         made_from = JobSource(network, source.model, source.folder, source.inputs, feeds, held)

@@ -93,6 +93,7 @@ class JobSettings:
         loss: what is made small.
         batch: samples for each run of the graph, at most; fewer where they would not fit.
         config: the settings of the quantization.
+        keep_float: nodes that stay in float though they could be integer.
     """
 
     method: str
@@ -101,6 +102,7 @@ class JobSettings:
     loss: Loss
     batch: int
     config: dict[str, object]
+    keep_float: tuple[str, ...] = ()
 
 
 def write_job(folder: Path, source: JobSource, settings: JobSettings) -> Manifest:
@@ -250,6 +252,7 @@ def _manifest(
         untrained=tuple(_untrained(f) for f in graph.frozen),
         sha256={},
         config=settings.config,
+        keep_float=settings.keep_float,
         labels=LABELS if labelled else None,
     )
 

@@ -121,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         untrained: what cannot be.
         sha256: digest of each file of the job, by name.
         config: the settings of the quantization.
+        keep_float: nodes of the model that stay in float though they could be integer.
     """
 
     ptq: str
@@ -136,5 +137,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     untrained: tuple[Untrained, ...]
     sha256: dict[str, str]
     config: dict[str, object]
+    keep_float: tuple[str, ...] = ()
     labels: str | None = None
     version: int = VERSION
