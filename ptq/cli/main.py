@@ -11,6 +11,7 @@ from types import FrameType
 import click
 
 from ptq import __version__
+from ptq.cli.progress import INTERRUPTED
 from ptq.errors import PtqError
 
 #: Subcommands and what they are for; a module is imported only when its command runs.
@@ -22,6 +23,7 @@ _COMMANDS = {
     "sensitivity": "Measure which layers do not bear quantization, and choose what stays float.",
     "batch": "Quantize and check every model that a recipe names.",
     "calibrate": "Observe a model on data and keep the statistics.",
+    "qat": "Fine-tune a quantized network, with this trainer or another.",
     "bench": "Compare the latency, size and memory of models.",
     "report": "Turn the JSON report of a quantization into a page, or into Markdown.",
     "recipe": "Show the settings that hold for a model, or those that made one.",
@@ -29,9 +31,6 @@ _COMMANDS = {
     "methods": "List the range methods, weight quantizers and metrics.",
     "targets": "List what a model can be made for, and what this machine is.",
 }
-
-#: What a shell reports for a process that Ctrl-C ended.
-_INTERRUPTED = 130
 
 
 class _Commands(click.Group):
@@ -75,7 +74,7 @@ def main() -> None:
         code = _ptq.main(prog_name="ptq", auto_envvar_prefix="PTQ", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted; nothing was written", err=True)
-        code = _INTERRUPTED
+        code = INTERRUPTED
     except click.ClickException as error:
         error.show()
         code = error.exit_code

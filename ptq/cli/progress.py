@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ptq.report.batch import BatchRow
     from ptq.tune_options import TuneProgress
 
+#: What a shell reports for a process that Ctrl-C ended.
+INTERRUPTED = 130
+
 #: Elapsed time and what is at hand; how long is left cannot be told, for models differ.
 _BATCH = "{n_fmt}/{total_fmt}|{bar:16}| {elapsed}{postfix}"
 

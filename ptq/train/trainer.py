@@ -9,7 +9,7 @@ where training is.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,14 +17,13 @@ import numpy as np
 
 from ptq.data.feeds import Feed
 from ptq.errors import ConfigError, TrainingError
-from ptq.metrics.class_scores import scores_index
 from ptq.progress import Progress, Stages
 from ptq.runtime.session import Session, open_session, run
 from ptq.train import manifest as contract
 from ptq.train.checkpoint import About, Checkpoint
 from ptq.train.job import Evaluation, Job, Result, Stopped
+from ptq.train.judging import LOSS, Judge
 from ptq.train.optimizers import OPTIMIZERS, SCHEDULES, Optimizer, OptimizerName
-from ptq.train.passes import RowPasses
 from ptq.train.samples import Samples
 
 #: Steps unless told otherwise.
@@ -36,8 +35,7 @@ BATCH = 32
 #: How often to evaluate unless told otherwise: so many times in all.
 _EVALUATIONS = 10
 
-#: The stage, and the output with the loss.
-_STAGE, _LOSS = "train", "loss"
+_STAGE = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +167,7 @@ class _Loop:
     def __init__(
         self, job: Job, data: Samples, held: Samples, options: TrainOptions, stages: Stages
     ) -> None:
-        self.job, self.data, self.held = job, data, held
+        self.job, self.data = job, data
         self.options, self.stages = options, stages
         self.manifest = job.manifest
         self.batch = options.batch_for(job)
@@ -180,20 +178,15 @@ class _Loop:
         self.states = [a for a in self.manifest.parameters if a.becomes is not None]
         if not self.trained and not self.states:
             raise TrainingError(f"'{job.folder}': there is nothing to train in the job")
-        if self.manifest.labels is not None:
-            if data.labels is None:
-                raise ConfigError("the job trains on labels; give --labels")
-            if held.labels is None:
-                raise TrainingError(
-                    f"{contract.HELD_OUT} has no labels, which the job trains on; export it anew"
-                )
+        if self.manifest.labels is not None and data.labels is None:
+            raise ConfigError("the job trains on labels; give --labels")
         self.outputs = [
-            _LOSS,
+            LOSS,
             *(a.gradient for a in self.trained if a.gradient is not None),
             *(a.becomes for a in self.states if a.becomes is not None),
         ]
         self.session = self._session()
-        self.network = self._network()
+        self.judge = Judge(job, held, options.threads)
         first = job.parameters()
         optimizer = OPTIMIZERS[options.optimizer](self.manifest.parameters)
         self.state = _State(first, _copied(first), optimizer)
@@ -269,7 +262,7 @@ class _Loop:
             part = np.sort(rows[piece * taken : (piece + 1) * taken])
             feed = {
                 **self.data.feed(part),
-                **self._labels(self.data, part),
+                **self._labels(part),
                 **state.parameters,
                 **states,
             }
@@ -306,8 +299,8 @@ class _Loop:
             found.append(row_order(self.options.seed, epoch, rows)[at:][: self.batch - have])
         return np.concatenate(found)
 
-    def _labels(self, samples: Samples, rows: np.ndarray | slice) -> Feed:
-        name, labels = self.manifest.labels, samples.labels
+    def _labels(self, rows: np.ndarray) -> Feed:
+        name, labels = self.manifest.labels, self.data.labels
         return {} if name is None or labels is None else {name: labels[rows]}
 
     def _finite(self, loss: float, arrays: Mapping[str, np.ndarray], step: int) -> bool:
@@ -325,25 +318,11 @@ class _Loop:
 
     def _evaluate(self) -> bool:
         """Judge the parameters, and keep them if they are the best; false if that fails."""
-        held, state, network = self.held, self.state, self.network
-        names = (*self.manifest.outputs, _LOSS)
-        total, right = 0.0, 0
-        for start in range(0, held.rows, network.batch):
-            rows = slice(start, min(start + network.batch, held.rows))
-            feed = {**held.feed(rows), **self._labels(held, rows)}
-            count = rows.stop - rows.start
-            *outputs, loss = network.run(
-                feed, count, names, state.parameters, where="the held-out feeds"
-            )
-            total += float(loss) * count
-            if held.labels is not None:
-                right += _right(outputs, held.labels[rows])
-        mean = total / held.rows
-        if not math.isfinite(mean):
+        state = self.state
+        evaluation = self.judge.judge(state.parameters, state.optimizer.steps)
+        if evaluation is None:
             return False
-        better = not state.evaluations or mean < state.best_evaluation.loss
-        top1 = None if held.labels is None else right / held.labels.size
-        evaluation = Evaluation(step=state.optimizer.steps, loss=mean, top1=top1)
+        better = not state.evaluations or evaluation.loss < state.best_evaluation.loss
         state.evaluations.append(evaluation)
         state.without_gain = 0 if better else state.without_gain + 1
         if better:
@@ -381,20 +360,6 @@ class _Loop:
         text = f"loss {loss:.4g}, held out {last.loss:.4g}"
         return text if last.top1 is None else f"{text}, top-1 {last.top1:.2%}"
 
-    def _network(self) -> RowPasses:
-        path = self.job.path(contract.EVAL)
-        blocks = {**self.held.blocks, self.manifest.labels or "": 1}
-        network = RowPasses(path, blocks, self.manifest.batch, self.options.threads)
-        missing = {*self.manifest.outputs, _LOSS} - set(network.outputs)
-        if missing:
-            raise TrainingError(f"'{path}' lacks the output '{missing.pop()}'; export the job anew")
-        if network.fixed and self.held.rows % network.batch:
-            raise TrainingError(
-                f"'{path}' takes {network.batch} rows at a time, and there are {self.held.rows} "
-                "held-out rows; export the job anew"
-            )
-        return network
-
     def _session(self) -> Session:
         path = self.job.path(contract.TRAIN)
         session = open_session(path, threads=self.options.threads)
@@ -410,17 +375,6 @@ class _Loop:
                 "anew"
             )
         return session
-
-
-def _right(outputs: Sequence[np.ndarray], labels: np.ndarray) -> int:
-    """Return how many rows have their best score at their label."""
-    index = scores_index(outputs, told=True)
-    if index is None or outputs[index].shape[:-1] != labels.shape:
-        raise TrainingError(
-            "the held-out feeds have labels, and no output has one row of class scores for each; "
-            "export the job without labels"
-        )
-    return int((outputs[index].argmax(axis=-1) == labels).sum())
 
 
 def _copied(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
