@@ -20,8 +20,9 @@ def with_decisions(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
     Args:
         plan: what is planned.
         decisions: those to put in place, by tensor. One that shares the codes of another and is
-            among them, is taken as it is.
+            among them, is taken as it is; one of a tensor that stays in float is passed over.
     """
+    decisions = {tensor: d for tensor, d in decisions.items() if tensor in plan.tensors}
     if not decisions:
         return plan
     tensors = {**plan.tensors, **decisions}

@@ -126,6 +126,7 @@ def test_what_shares_codes_follows_a_decision_in_place_of_another():
     assert decoding(changed, []) == changed
     again = with_decisions(changed, {"r": changed.tensors["r"]})
     assert again == changed
+    assert with_decisions(plan, {"in float": plan.tensors["r"]}) == plan
 
 
 def test_a_multiple_of_codes_follows_with_the_same_factor():
