@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ptq.graph.passes.edit import subgraphs
 from ptq.train.gradients.base import Backward, NoGradientError, passing, rule_for
 from ptq.train.tape import Tape
 from ptq.train.trace import Trace
@@ -131,7 +132,7 @@ class _Sweep:
     def undo(self) -> None:
         """Take away what was appended."""
         for node in reversed(list(self.graph)[len(self.nodes) :]):
-            self.graph.remove(node, safe=True)
+            _discard(self.graph, node)
         for name in set(self.graph.initializers) - self.constants:
             del self.graph.initializers[name]
 
@@ -195,10 +196,19 @@ def remove_unread(graph: ir.Graph, kept: Iterable[ir.Value] = ()) -> None:
     needed = {id(v) for v in (*graph.outputs, *kept)}
     for node in reversed(list(graph)):
         if not any(v.uses() or id(v) in needed for v in node.outputs):
-            graph.remove(node, safe=True)
+            _discard(graph, node)
     for name, value in list(graph.initializers.items()):
         if not value.uses() and id(value) not in needed and not value.is_graph_input():
             del graph.initializers[name]
+
+
+def _discard(graph: ir.Graph, node: ir.Node) -> None:
+    """Remove an operator, and with it what its loop reads of the graph."""
+    for body in subgraphs(node):
+        body.outputs[:] = []
+        for inner in reversed(list(body)):
+            _discard(body, inner)
+    graph.remove(node, safe=True)
 
 
 def _descendants(nodes: Sequence[ir.Node], of: set[int]) -> set[int]:

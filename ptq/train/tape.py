@@ -12,7 +12,7 @@ import onnx_ir as ir
 Operand: TypeAlias = "ir.Value | np.ndarray | Sequence[int] | float | int | None"
 
 #: What an attribute of an operator can be.
-Attribute: TypeAlias = int | float | str | Sequence[int] | Sequence[float]
+Attribute: TypeAlias = int | float | str | Sequence[int] | Sequence[float] | ir.Graph
 
 #: The domain of the operators that only training knows.
 DOMAIN = "ptq"
@@ -55,7 +55,7 @@ class Tape:
             op_type: its name.
             inputs: its operands; ``None`` leaves an optional one out.
             domain: its domain.
-            attributes: integers, floats, strings, or sequences of these.
+            attributes: integers, floats, strings, or sequences of these; the body of a loop.
         """
         return self.ops(op_type, *inputs, domain=domain, outputs=1, **attributes)[0]
 

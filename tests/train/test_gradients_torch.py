@@ -137,6 +137,38 @@ def test_a_function_of_one_operand(name: str) -> None:
     _agree(*ONE[name], {"x": x})
 
 
+#: The order of gates: where those of PyTorch stand among those of ONNX.
+RECURRENT = {"GRU": [1, 0, 2], "LSTM": [0, 2, 3, 1]}
+
+
+@pytest.mark.parametrize("op_type", RECURRENT)
+def test_a_recurrent_operator_in_both_directions(op_type: str) -> None:
+    order, n = RECURRENT[op_type], 5
+    shapes = [(6, 3, 4), (2, len(order) * n, 4), (2, len(order) * n, n), (2, 2 * len(order) * n)]
+    feed = {
+        name: RNG.normal(size=s).astype(np.float32) for name, s in zip("xwrb", shapes, strict=True)
+    }
+    form: dict[str, int] = {"linear_before_reset": 1} if op_type == "GRU" else {}
+
+    def forward(t, *x):  # type: ignore[no-untyped-def]
+        return t.ops(op_type, *x, outputs=2, hidden_size=n, direction="bidirectional", **form)[0]
+
+    def torch_forward(x: Any, w: Any, r: Any, b: Any) -> Any:
+        module = getattr(torch.nn, op_type)(4, n, bidirectional=True).double()
+        given = {}
+        for way, suffix in enumerate(["", "_reverse"]):
+            halves = b[way].chunk(2)
+            parts = {"weight_ih": w[way], "weight_hh": r[way]}
+            parts |= {"bias_ih": halves[0], "bias_hh": halves[1]}
+            for name, part in parts.items():
+                gates = part.chunk(len(order))
+                given[f"{name}_l0{suffix}"] = torch.cat([gates[i] for i in order])
+        found = torch.func.functional_call(module, given, (x,))[0]
+        return found.reshape(6, 3, 2, n).transpose(1, 2)
+
+    _agree(forward, torch_forward, feed)
+
+
 @pytest.mark.parametrize("name", SEVERAL)
 def test_a_function_of_several_operands(name: str) -> None:
     forward, torch_forward, shapes = SEVERAL[name]
