@@ -131,12 +131,12 @@ def _ways(conv: Convolution) -> tuple[Mapping[str, Way], str]:
         return ways, "grouped" if max(conv.windows.strides) > 1 else "taps"
     if conv.group > 1:
         return {"taps": partial(_by_taps, conv)}, "taps"
-    ways = {
-        "taps": partial(_by_taps, conv),
-        "flat": partial(_by_flat_taps, conv),
-        "swapped": partial(_by_swapped, conv),
-    }
-    return ways, "flat" if prod(conv.windows.out) < 128 else "taps"
+    ways = {"taps": partial(_by_taps, conv), "flat": partial(_by_flat_taps, conv)}
+    if len(conv.windows.taps) == 1:
+        return ways, "flat" if prod(conv.windows.out) < 128 else "taps"
+    ways["apart"] = partial(_by_taps_apart, conv)
+    ways["swapped"] = partial(_by_swapped, conv)
+    return ways, "apart" if conv.channels >= 32 else "taps"
 
 
 def _by_turned_weight(tape: Tape, conv: Convolution, grad: ir.Value, weight: ir.Value) -> ir.Value:
@@ -196,19 +196,16 @@ def _by_transposed(tape: Tape, conv: Convolution, grad: ir.Value, weight: ir.Val
 def _by_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
     """For every image, the product of its gradient with its windows; then the sum of all."""
     w, group, batch = conv.windows, conv.group, conv.batch
-    each, count, points = conv.channels // group, len(w.taps), prod(w.out)
-    columns = _columns(tape, w, image, 1) if group == 1 else None
-    if columns is not None:
-        columns = tape.op("Reshape", columns, [batch, count * each, points])
-        rows = tape.op("Reshape", grad, [batch, conv.filters, points])
-    else:
-        padded = w.padded(tape, image)
-        shape = [batch, group, each, points]
-        parts = [tape.op("Reshape", w.tap(tape, padded, tap), shape) for tap in w.taps]
-        columns = parts[0] if count == 1 else tape.op("Concat", *parts, axis=2)
-        rows = tape.op("Reshape", grad, [batch, group, conv.filters // group, points])
-    perm = [0, 2, 1] if group == 1 else [0, 1, 3, 2]
-    found = tape.op("MatMul", rows, tape.op("Transpose", columns, perm=perm))
+    each, points = conv.channels // group, prod(w.out)
+    padded, shape = w.padded(tape, image), [batch, group, each, points]
+    if group == 1:  # matrices of one axis of samples: onnxruntime turns those as it multiplies
+        del shape[1]
+    parts = [tape.op("Reshape", w.tap(tape, padded, tap), shape) for tap in w.taps]
+    columns = parts[0] if len(parts) == 1 else tape.op("Concat", *parts, axis=-2)
+    rows = tape.op("Reshape", grad, [*shape[:-2], conv.filters // group, points])
+    last = len(shape) - 1
+    turned = tape.op("Transpose", columns, perm=[*range(last - 1), last, last - 1])
+    found = tape.op("MatMul", rows, turned)
     if batch > 1:
         found = tape.op("ReduceSum", found, [0], keepdims=0)
     return _as_weight(tape, conv, found)
@@ -216,12 +213,28 @@ def _by_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> 
 
 def _by_flat_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
     """The product of all gradients with all windows: one matrix each; there are no groups."""
-    w, count = conv.windows, len(conv.windows.taps)
-    length = conv.batch * prod(w.out)
-    columns = _columns(tape, w, _channels_first(tape, conv, image), 0)
-    columns = tape.op("Reshape", columns, [count * conv.channels, length])
-    rows = tape.op("Reshape", _channels_first(tape, conv, grad), [conv.filters, length])
+    parts, rows = _flat(conv, tape, image, grad)
+    columns = parts[0] if len(parts) == 1 else tape.op("Concat", *parts, axis=0)
     return _as_weight(tape, conv, tape.op("Gemm", rows, columns, transB=1))
+
+
+def _by_taps_apart(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
+    """The same, with a product for every element of the window; all windows are never in memory."""
+    parts, rows = _flat(conv, tape, image, grad)
+    products = [tape.op("Gemm", rows, part, transB=1) for part in parts]
+    return _as_weight(tape, conv, tape.op("Concat", *products, axis=1))
+
+
+def _flat(
+    conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value
+) -> tuple[list[ir.Value], ir.Value]:
+    """Return every element of the windows as a matrix (channels, windows), and the gradient."""
+    w, length = conv.windows, conv.batch * prod(conv.windows.out)
+    padded = w.padded(tape, _channels_first(tape, conv, image))
+    shape = [conv.channels, length]
+    parts = [tape.op("Reshape", w.tap(tape, padded, tap), shape) for tap in w.taps]
+    rows = tape.op("Reshape", _channels_first(tape, conv, grad), [conv.filters, length])
+    return parts, rows
 
 
 def _by_swapped(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
@@ -274,13 +287,6 @@ def _correlated(
     if all(e >= 0 for e in w.end):
         return found
     return tape.op("Slice", found, [0] * len(w.kernel), list(w.kernel), list(w.axes))
-
-
-def _columns(tape: Tape, w: Windows, image: ir.Value, axis: int) -> ir.Value:
-    """Return the elements of the windows, one after the other along an axis."""
-    padded = w.padded(tape, image)
-    parts = [w.tap(tape, padded, tap) for tap in w.taps]
-    return parts[0] if len(parts) == 1 else tape.op("Concat", *parts, axis=axis)
 
 
 def _channels_first(tape: Tape, conv: Convolution, value: ir.Value) -> ir.Value:
