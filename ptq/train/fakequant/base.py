@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from ptq.errors import ConfigError
 from ptq.numerics.affine import QTensor
 from ptq.numerics.qtype import QType
 from ptq.train.straight_through import rounded, straight_through, without_gradient
@@ -138,7 +139,36 @@ class QatMethod(msgspec.Struct, frozen=True, kw_only=True, tag_field="method"):
 
     Weights are by default rounded at the scales of post-training quantization, which stay; the
     gradient of a weight goes through where it is not clipped.
+
+    Attributes:
+        paper: where the method comes from.
+        weight_bits: the widths of weights that it is defined for.
+        activation_bits: likewise of activations.
     """
+
+    paper: ClassVar[str] = ""
+    weight_bits: ClassVar[range] = range(2, 9)
+    activation_bits: ClassVar[range] = range(2, 9)
+
+    def check_widths(self, weights: int, activations: int) -> None:
+        """Refuse what the method is not defined for.
+
+        Args:
+            weights: bits of the weights that are trained.
+            activations: bits of the activations.
+
+        Raises:
+            ConfigError: there is no such quantizer.
+        """
+        asked = ("weights", weights, self.weight_bits), (
+            "activations", activations, self.activation_bits,
+        )  # fmt: skip
+        for what, bits, known in asked:
+            if bits not in known:
+                raise ConfigError(
+                    f"'{self.__struct_config__.tag}' trains {what} of {known[0]} to {known[-1]} "
+                    f"bits, not {bits}; choose such a width, or another method"
+                )
 
     def activation_parameters(self, start: ActivationStart) -> Sequence[Parameter]:
         """Return what there is to train about an activation."""
@@ -172,11 +202,18 @@ def fixed_activation(tape: Tape, x: ir.Value, start: ActivationStart) -> Faked:
     """Quantize an activation at a scale and zero point that stay, likewise."""
     scale = tape.constant(np.asarray(start.scale, np.float32))
     lo, hi = (float(q - start.zero_point) for q in (start.qtype.qmin, start.qtype.qmax))
-    # clipped after rounding, as the kernel does
-    steps = rounded(tape, tape.op("Div", x, scale))
-    value = tape.op("Mul", clip(tape, steps, lo, hi), scale)
+    y = clip(tape, x, start.lo, start.hi)
+    value = straight_through(tape, y, tape.op("Mul", steps(tape, x, scale, lo, hi), scale))
     zero = tape.constant(np.asarray(start.zero_point, np.float32)) if start.signed else None
     return Faked(value, scale, zero)
+
+
+def steps(tape: Tape, x: ir.Value, scale: Operand, lo: Operand, hi: Operand) -> ir.Value:
+    """Return how many steps each value is from 0.0, without a gradient by anything.
+
+    Rounded before they are clipped, as the kernel does.
+    """
+    return clip(tape, tape.op("Round", tape.op("Div", x, scale)), lo, hi)
 
 
 def clip(tape: Tape, x: Operand, lo: Operand, hi: Operand) -> ir.Value:

@@ -3,50 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 import numpy as np
 import onnx_ir as ir
+from msgspec import Meta
 
-from ptq.train.fakequant.base import ActivationStart, Faked, Parameter, QatMethod, clip
+from ptq.train.fakequant.base import ActivationStart, Faked, Parameter, QatMethod, clip, steps
 from ptq.train.straight_through import straight_through
 from ptq.train.tape import Tape
 
 
 class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
-    """PACT, parameterized clipping activation.
+    """Activations clipped at a trained bound; weights at fixed scales.
 
     ``y = clip(x, 0, α)``, quantized to ``round(y (2^k - 1) / α) α / (2^k - 1)``. The gradient by x
     is 1 where ``0 < x < α``; that by α is 1 where ``x ≥ α``, and rounding has none. α is one number
     for each tensor, starts where post-training quantization clips, and has its own L2 term.
 
     A tensor with negative values, which the paper has none of, is clipped to ``[-α, α]``, and α
-    gets the gradient of both ends.
+    gets the gradient of both ends; or to ``[β, α]`` with a second trained bound β, the zero point
+    being what ``-β`` is rounded to in steps.
 
     Reference: Choi, Wang, Venkataramani, Chuang, Srinivasan, Gopalakrishnan, "PACT: Parameterized
     Clipping Activation for Quantized Neural Networks", arXiv:1805.06085, 2018, sections 3 and 3.1.
+
+    Attributes:
+        decay: the factor of the L2 term of the bounds.
+        rate: what the learning rate of a bound is multiplied by, for a bound that starts at 1;
+            others learn in proportion to where they start.
+        mirrored: whether a tensor with negative values has one bound or two.
     """
 
-    decay: float = 1e-4
-    """The factor of the L2 term of α."""
+    paper: ClassVar[str] = (
+        "Choi et al., PACT: Parameterized Clipping Activation for Quantized Neural Networks, "
+        "arXiv:1805.06085, 2018"
+    )
+
+    decay: Annotated[float, Meta(ge=0)] = 1e-4
+    rate: Annotated[float, Meta(ge=0)] = 10.0
+    mirrored: bool = False
 
     def activation_parameters(self, start: ActivationStart) -> Sequence[Parameter]:
-        """One bound, α."""
-        alpha = np.asarray(max(start.hi, -start.lo), np.float32)
-        return (Parameter("alpha", alpha, "range", rate=10.0, decay=self.decay, positive=True),)
+        """One bound, α; or β and α."""
+        if start.signed and not self.mirrored:
+            size = start.hi - start.lo
+            return self._bound("beta", start.lo, size), self._bound("alpha", start.hi, size)
+        bound = max(start.hi, -start.lo)
+        return (self._bound("alpha", bound, bound),)
+
+    def _bound(self, name: str, value: float, size: float) -> Parameter:
+        rate, array = self.rate * size, np.asarray(value, np.float32)
+        positive = name == "alpha"
+        return Parameter(name, array, "range", rate=rate, decay=self.decay, positive=positive)
 
     def activation(
         self, tape: Tape, x: ir.Value, p: Mapping[str, ir.Value], start: ActivationStart
     ) -> Faked:
         """Clip, and round what is left."""
-        alpha, zero = p["alpha"], start.qtype.middle if start.signed else 0
-        codes = float(start.qtype.qmax - zero)
-        below = float(start.qtype.qmin - zero)
-        lo = tape.op("Mul", alpha, below / codes) if start.signed else 0.0
-        y = clip(tape, x, lo, alpha)
+        alpha, qmax = p["alpha"], float(start.qtype.qmax)
+        if start.signed and not self.mirrored:
+            return self._between(tape, x, p, qmax)
+        zero = start.qtype.middle if start.signed else 0
+        codes = qmax - zero
+        lo = tape.op("Neg", alpha) if start.signed else 0.0
         scale = tape.op("Div", alpha, codes)
-        # rounded before it is clipped, as the kernel does: codes are the same
-        steps = tape.op("Round", tape.op("Div", x, scale))
-        kept = clip(tape, steps, below, codes)
-        value = straight_through(tape, y, tape.op("Mul", kept, scale))
+        kept = steps(tape, x, scale, -codes if start.signed else 0.0, codes)
+        value = straight_through(tape, clip(tape, x, lo, alpha), tape.op("Mul", kept, scale))
         point = tape.constant(np.asarray(zero, np.float32)) if start.signed else None
         return Faked(value, scale, point)
+
+    @staticmethod
+    def _between(tape: Tape, x: ir.Value, p: Mapping[str, ir.Value], qmax: float) -> Faked:
+        beta, alpha = tape.op("Min", p["beta"], 0.0), p["alpha"]
+        scale = tape.op("Div", tape.op("Sub", alpha, beta), qmax)
+        zero = tape.op("Round", tape.op("Neg", tape.op("Div", beta, scale)))
+        kept = steps(tape, x, scale, tape.op("Neg", zero), tape.op("Sub", qmax, zero))
+        value = straight_through(tape, clip(tape, x, beta, alpha), tape.op("Mul", kept, scale))
+        return Faked(value, scale, zero)
