@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
-if TYPE_CHECKING:
-    from ptq.calib import Solver
-    from ptq.metrics import Metric
-    from ptq.weights import WeightQuantizer
-
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
-    """One range method, weight quantizer or metric.
+    """One range method, weight quantizer, metric or training method.
 
     Attributes:
-        name: what `--calib`, `--weight-range` or `--metric` takes.
-        kind: ``activation range``, ``weight range`` or ``metric``.
+        name: what `--calib`, `--weight-range`, `--metric` or `--fine-tune` takes.
+        kind: ``activation range``, ``weight range``, ``metric`` or ``training``.
         title: one line.
         paper: where it comes from; empty for what no paper introduced.
         options: its options with their defaults, as they follow the colon; empty or ``None`` are
@@ -32,8 +26,12 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, object]
 
 
-def all_methods() -> list[Method]:
-    """Return every method, those of other distributions included."""
+def all_methods(training: Mapping[str, type[msgspec.Struct]]) -> list[Method]:
+    """Return every method, those of other distributions included.
+
+    Args:
+        training: the training methods, which are of a layer above.
+    """
     from ptq.calib import solvers
     from ptq.metrics import metrics
     from ptq.weights import weight_quantizers
@@ -42,18 +40,17 @@ def all_methods() -> list[Method]:
         *_methods("activation range", solvers()),
         *_methods("weight range", weight_quantizers()),
         *_methods("metric", metrics()),
+        *_methods("training", training),
     ]
 
 
-def _methods(
-    kind: str, found: Mapping[str, type[Solver] | type[WeightQuantizer] | type[Metric]]
-) -> list[Method]:
+def _methods(kind: str, found: Mapping[str, type[msgspec.Struct]]) -> list[Method]:
     return [
         Method(
             name=name,
             kind=kind,
             title=(method.__doc__ or "").partition("\n")[0],
-            paper=method.paper,
+            paper=str(getattr(method, "paper", "")),
             options={f.name: f.default for f in msgspec.structs.fields(method)},
         )
         for name, method in sorted(found.items())
@@ -65,6 +62,7 @@ _KINDS = {
     "activation range": "activation range methods (--calib)",
     "weight range": "weight range methods (--weight-range)",
     "metric": "metrics (ptq check --metric), or your own as package.module:function",
+    "training": "training methods (--fine-tune)",
 }
 
 

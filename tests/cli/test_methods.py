@@ -8,12 +8,14 @@ from ptq.calib import parse_method as parse_solver
 from ptq.calib import solvers
 from ptq.metrics import metric_names, parse_metric
 from ptq.report.methods import Method
+from ptq.train.fakequant import QAT_METHODS
 from ptq.weights import parse_method as parse_quantizer
 from ptq.weights import weight_quantizers
 
 #: What the users' guide promises.
 RANGES = {"minmax", "ema", "scale", "percentile", "kl", "mse", "qcode"}
 WEIGHTS = {"minmax", "percentile", "mse", "qcode"}
+TRAINING = {"pact", "pact-sawb", "qil", "dorefa", "wrpn", "lsq", "lsq-plus", "fqn"}
 METRICS = {"topk", "agreement", "mse", "cosine", "sqnr", "iou", "ap", "cer"}
 
 
@@ -24,11 +26,12 @@ def listed() -> list[Method]:
 def test_json_lists_every_registered_method():
     names = {
         kind: {m.name for m in listed() if m.kind == kind}
-        for kind in ("activation range", "weight range", "metric")
+        for kind in ("activation range", "weight range", "metric", "training")
     }
     assert names["activation range"] == set(solvers()) >= RANGES
     assert names["weight range"] == set(weight_quantizers()) >= WEIGHTS
     assert names["metric"] == set(metric_names()) >= METRICS
+    assert names["training"] == set(QAT_METHODS.methods()) >= TRAINING
 
 
 def test_every_method_has_a_line_and_a_source():
@@ -54,6 +57,7 @@ def test_text_shows_what_json_holds():
         ("activation range methods", parse_solver),
         ("weight range methods", parse_quantizer),
         ("metrics", parse_metric),
+        ("training methods", QAT_METHODS.parse),
     ],
 )
 def test_what_is_shown_as_options_can_be_typed(heading, parse):

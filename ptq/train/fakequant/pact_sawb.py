@@ -56,7 +56,7 @@ class PactSawb(Pact, frozen=True, kw_only=True, tag="pact-sawb"):
 
 
 def odd_codes(tape: Tape, w: ir.Value, alpha: ir.Value, top: float) -> ir.Value:
-    """Return the odd number of steps ``alpha / top``, from ``-top`` to ``top``, next to a weight."""
+    """Return the odd number of steps ``alpha / top``, at most ``top``, next to each weight."""
     part = tape.op("Clip", tape.op("Div", w, alpha), -1.0, 1.0)
     half = tape.op("Add", tape.op("Mul", part, 0.5), 0.5)
     level = tape.op("Round", tape.op("Mul", half, top))
