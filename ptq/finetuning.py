@@ -139,7 +139,7 @@ def fine_tune(
         DataError: the samples do not fit.
     """
     config = trainable.config
-    train_on, judge_on = split(len(data), kept_out)
+    train_on, judge_on = split(alike(data), kept_out)
     with TemporaryDirectory(prefix="ptq-train-") as name:
         folder = Path(name)
         with stages.stage("export"):
@@ -160,16 +160,28 @@ def fine_tune(
     return trainable.taken_over(before, outcome.parameters)
 
 
-def split(available: int, kept_out: Collection[int] = ()) -> tuple[Sequence[int], Sequence[int]]:
+def alike(data: Dataset) -> list[int]:
+    """Return the positions of the samples of the most common shapes: a training graph takes one."""
+    found: dict[tuple[tuple[str, tuple[int, ...]], ...], list[int]] = {}
+    for position, feed in enumerate(data):
+        # rows are joined, and cut, to batches
+        key = tuple((name, array.shape[1:]) for name, array in feed.items())
+        found.setdefault(key, []).append(position)
+    return max(found.values(), key=len)
+
+
+def split(
+    available: Sequence[int], kept_out: Collection[int] = ()
+) -> tuple[Sequence[int], Sequence[int]]:
     """Return which samples to train on, and which to judge on while training; all if few.
 
     Args:
-        available: how many there are.
-        kept_out: which are for neither.
+        available: positions of the samples that there are.
+        kept_out: which are for neither, unless there are no others.
     """
-    free = [i for i in range(available) if i not in kept_out]
+    free = [i for i in available if i not in kept_out]
     if not free:
-        return range(available), range(available)
+        return available, available
     count = min(len(free) // _HELD_OUT, _MOST_HELD_OUT)
     if not count:
         return free, free

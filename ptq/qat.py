@@ -19,7 +19,7 @@ from ptq.data import Dataset, read_labels, select_labels
 from ptq.data.feeds import Feed
 from ptq.embedded import PinnedPlacement
 from ptq.errors import ConfigError
-from ptq.finetuning import split
+from ptq.finetuning import alike, split
 from ptq.graph.load import model_files
 from ptq.options import RunOptions
 from ptq.pipeline import Data, Result, begin, quantize
@@ -75,7 +75,7 @@ def export_job(
         shutil.rmtree(scratch)
         _copy_model(work.source.path, place)
         work.observed().save(place / STATISTICS)
-        train_on, judge_on = split(len(data))
+        train_on, judge_on = split(alike(data))
         with work.stages.stage("export"):
             return work.trainable(version, Refined()).export(
                 place,

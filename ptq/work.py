@@ -26,6 +26,7 @@ from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted, KnownWeights, emit_qdq
 from ptq.graph.held import values_by_name
 from ptq.graph.norms import tweak_norms
+from ptq.graph.passes.edit import constant
 from ptq.graph.publish import check_file
 from ptq.graph.save import save_model, to_bytes
 from ptq.graph.scales import with_scales_as_inputs
@@ -74,6 +75,9 @@ _REPAIRS = 3
 
 #: Width of weights of which no pair saturates 16 bits: 2 · 255 · 63 < 2^15.
 _BITS_OF_PAIRS = 7
+
+#: How much finer than at the start what a layer reads may become while it is trained.
+_BIAS_MARGIN = 2.0**-6
 
 #: Samples on which a search over the network's output measures each trial.
 _SEARCH_SAMPLES = 16
@@ -338,8 +342,10 @@ class Work:
                 per_channel = axis if set_for.per_channel else None
                 return set_for.range_method.quantize(w, qtype, axis=per_channel, symmetric=True)
 
-            one = np.float32(1.0)
-            return quantize_site_weight(site, array, None, one, quantize, symmetric=True).tensor
+            read = version.plan.tensors[site.activations[0].name or ""].step
+            scale = np.float32(read * _BIAS_MARGIN)
+            bias = constant(site.bias) if site.rule.integer_bias else None
+            return quantize_site_weight(site, array, bias, scale, quantize, symmetric=True).tensor
 
         widths = Widths(self.config.bits, self.config.activation_bits)
         method = self.config.training_method()

@@ -28,6 +28,142 @@ def command() -> None:
     """Fine-tune a quantized network as a job that this or another trainer runs."""
 
 
+@command.command("export")
+@shared.MODEL
+@shared.DATA
+@click.option(
+    "-o", "--output", "folder", type=_FOLDER, required=True, metavar="DIR",
+    help="The folder to make.",
+)  # fmt: skip
+@click.option(
+    "--method",
+    metavar="METHOD",
+    default="pact",
+    show_default=True,
+    help="The training method, as `ptq methods` lists them, with options after a colon: "
+    "lsq, qil, pact:decay=1e-3.",
+)
+@click.option(
+    "--bits",
+    type=shared.BITS,
+    metavar="N|W4A4",
+    default="W4A4",
+    show_default=True,
+    help="Width of the weights, and of what layers read: 8 to 2.",
+)
+@click.option(
+    "--edge-bits",
+    type=click.IntRange(2, 8),
+    default=8,
+    show_default=True,
+    help="The least width of the first and last layers.",
+)
+@click.option(
+    "--calib",
+    default="mse",
+    show_default=True,
+    help="Range method that training starts from.",
+)
+@click.option(
+    "--loss",
+    type=click.Choice(["auto", "kl", "mse"]),
+    default="auto",
+    show_default=True,
+    help="What is made small: the divergence from the classes of the float model (kl), the "
+    "squared error of the outputs (mse), or the one of outputs behind a softmax, and the other of "
+    "the rest.",
+)
+@click.option(
+    "--labels",
+    type=shared.FILE,
+    help="The class of each calibration row, to train on in place of the float model's outputs: "
+    ".npy, .npz, .json, or one a line.",
+)
+@shared.PLACEMENT
+@shared.OBSERVER
+@shared.FORCE
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def export(model: Path, *, folder: Path, as_json: bool, **given: Any) -> None:  # noqa: ANN401 - of many types
+    """Write a training job of MODEL into DIR.
+
+    The job has the quantized network as ordinary ONNX graphs, one of them with the loss and its
+    gradients as outputs, so that onnxruntime can train it; `ptq qat run` does, and other trainers
+    can. Of the data, one sample in eight is kept out to judge the result.
+    """
+    from ptq.options import RunOptions
+    from ptq.qat import export_job
+    from ptq.report.training import job_text
+
+    bits, activation_bits = shared.widths_of(given["bits"])
+    fields = ("edge_bits", "calib", "loss", "op_types", "exclude", "target", "sample_size")
+    config = shared.config_from(
+        bits=bits,
+        activation_bits=activation_bits,
+        fine_tune=given["method"],
+        **{name: given[name] for name in (*fields, "ema_decay", "seed")},
+    )
+    with progress_bars() as on_progress:
+        options = RunOptions(
+            force=given["force"],
+            samples=given["samples"],
+            images=shared.images_from(given["image_flags"], given["image_config"]),
+            threads=given["threads"],
+            on_progress=on_progress,
+        )
+        manifest = export_job(
+            model, given["calib_data"], folder, config, labels=given["labels"], options=options
+        )
+    click.echo(shared.json_of(manifest) if as_json else job_text(manifest, str(folder)))
+
+
+@command.command("import")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("-o", "--output", type=shared.FILE, required=True, help="Where to write.")
+@click.option(
+    "--eval-data",
+    metavar="DATA",
+    help="Other inputs, to measure accuracy on: as --calib-data of `ptq quantize`.  [what the job "
+    "kept out]",
+)
+@click.option("--labels", type=shared.FILE, help="The class of each evaluation row.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="How long to time the result beside the float model.",
+)
+@click.option("--json", type=shared.FILE, help="Write the whole report here.")
+@click.option("--report", type=shared.FILE, metavar="PAGE.html|PAGE.md", help="Write it as a page.")
+@shared.threads("run with")
+@shared.FORCE
+def import_(folder: Path, *, output: Path, **given: Any) -> None:  # noqa: ANN401 - of many types
+    """Make an integer model of the job in DIR, which was trained.
+
+    Trained weights and ranges are taken over if the outputs are better with them on the samples
+    that the job kept out; else the model is what quantizing without training gives, and it is said.
+    """
+    from ptq.options import RunOptions
+    from ptq.qat import import_job
+    from ptq.report.text import result_table
+
+    with progress_bars() as on_progress:
+        options = RunOptions(
+            evaluation=given["eval_data"],
+            labels=given["labels"],
+            seconds=given["seconds"],
+            report=given["json"],
+            page=given["report"],
+            threads=given["threads"],
+            force=given["force"],
+            on_progress=on_progress,
+        )
+        result = import_job(folder, output, options=options)
+    for notice in result.report.notices:
+        click.echo(f"note: {notice}", err=True)
+    click.echo(result_table(result.report))
+
+
 @command.command("run")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option(
@@ -130,10 +266,10 @@ def run(folder: Path, *, as_json: bool, **given: Any) -> None:  # noqa: ANN401 -
     command is given again, and ends with the same bytes.
     """
     from ptq.progress import Stages
+    from ptq.report.training import result_text
     from ptq.train.external import find_trainer
     from ptq.train.job import Job
     from ptq.train.manifest import CHECKPOINT
-    from ptq.train.result_text import result_text
     from ptq.train.running import TrainData, run_externally, run_job
 
     options = _options(given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -14,8 +14,8 @@ from ptq.graph.biases import place_of_bias
 from ptq.graph.held import values_by_name
 from ptq.graph.passes.edit import constant, input_at
 from ptq.graph.save import to_bytes
-from ptq.graph.site import Sites
-from ptq.graph.site_weights import unsaturated
+from ptq.graph.site import Sites, name_of
+from ptq.graph.site_weights import BIAS_LIMIT, unsaturated
 from ptq.numerics.affine import QParams, QTensor
 from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
@@ -29,6 +29,9 @@ from ptq.train.straight_through import resolve
 
 #: How far from an integer a code may be: float32 is exact to 2^-24, and there are up to 255 codes.
 _CODE_TOLERANCE = 1e-3
+
+#: How far from the limit a bias stays.
+_ROOM = np.float32(2.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +77,7 @@ def deploy(
         value = found[faked.value]
         found_codes = _codes(name, value, found[faked.scale], network.starts[name].axis)
         weights[name] = unsaturated(site, value, found_codes)
+    _make_room(weights, network, trained, sites, {**plan.tensors, **decisions})
     nodes = {node.name: node for node in model.graph}
     shifts = {}
     for node, bias in network.biases.items():
@@ -81,6 +85,30 @@ def deploy(
         after = trained[bias].astype(np.float64)
         shifts[node] = (after if before is None else after - before).reshape(-1)
     return Deployed(decisions, weights, shifts)
+
+
+def _make_room(
+    weights: dict[str, QTensor],
+    network: Network,
+    trained: Mapping[str, np.ndarray],
+    sites: Sites,
+    decisions: Mapping[str, Decision],
+) -> None:
+    """Enlarge the scales of channels of zeros where the bias needs it: they stand for nothing."""
+    for site in sites.sites:
+        bias, name = network.biases.get(site.name), name_of(site.weight) if site.weight else ""
+        tensor = weights.get(name)
+        if bias is None or tensor is None or tensor.qparams.axis is None:
+            continue
+        params = tensor.qparams
+        others = tuple(i for i in range(tensor.codes.ndim) if i != params.axis)
+        step = decisions[name_of(site.activations[0])].step
+        needed = (np.abs(trained[bias].reshape(-1)) / (step * BIAS_LIMIT)).astype(np.float32)
+        if needed.shape != params.scale.shape:
+            continue
+        free = ~tensor.codes.any(axis=others)
+        scale = np.where(free, np.maximum(params.scale, needed * _ROOM), params.scale)
+        weights[name] = replace(tensor, qparams=replace(params, scale=scale))
 
 
 class _Readout:
