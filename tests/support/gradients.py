@@ -73,7 +73,7 @@ class Differentiated:
             product = tape.op("Mul", output, np.asarray(weights, dtype))
             terms.append(tape.op("ReduceSum", product, keepdims=0))
         loss = terms[0] if len(terms) == 1 else tape.op("Sum", *terms)
-        self.loss = loss.name or ""
+        self._forward = self._session([loss])  # before gradients are in the graph
         values = self._run([v for node in graph for v in node.outputs])
         traced = Trace.of_values({**values, **self.feed})
         found = differentiate(graph, loss, list(inputs.values()), traced, dtype, variants)
@@ -106,10 +106,7 @@ class Differentiated:
         return (ahead - back) / (2 * step)
 
     def _loss(self, feed: Mapping[str, np.ndarray]) -> float:
-        if not hasattr(self, "_evaluator"):
-            value = next(v for n in self.model.graph for v in n.outputs if v.name == self.loss)
-            self._evaluator = self._session([value])
-        return float(self._evaluator.run(None, dict(feed))[0])
+        return float(self._forward.run(None, dict(feed))[0])
 
     def _run(self, values: Sequence[ir.Value]) -> dict[str, np.ndarray]:
         found = self._session(values).run(None, dict(self.feed))

@@ -154,16 +154,13 @@ def test_a_recurrent_operator_in_both_directions(op_type: str) -> None:
         return t.ops(op_type, *x, outputs=2, hidden_size=n, direction="bidirectional", **form)[0]
 
     def torch_forward(x: Any, w: Any, r: Any, b: Any) -> Any:
-        module = getattr(torch.nn, op_type)(4, n, bidirectional=True).double()
-        given = {}
-        for way, suffix in enumerate(["", "_reverse"]):
-            halves = b[way].chunk(2)
-            parts = {"weight_ih": w[way], "weight_hh": r[way]}
-            parts |= {"bias_ih": halves[0], "bias_hh": halves[1]}
-            for name, part in parts.items():
-                gates = part.chunk(len(order))
-                given[f"{name}_l0{suffix}"] = torch.cat([gates[i] for i in order])
-        found = torch.func.functional_call(module, given, (x,))[0]
+        parts = [p for way in (0, 1) for p in (w[way], r[way], *b[way].chunk(2))]
+        chunks = [part.chunk(len(order)) for part in parts]
+        given = [torch.cat([gates[i] for i in order]) for gates in chunks]
+        first = torch.zeros(2, 3, n).double()
+        first = first if op_type == "GRU" else (first, first)
+        compute = torch.gru if op_type == "GRU" else torch.lstm
+        found = compute(x, first, given, True, 1, 0.0, False, True, False)[0]
         return found.reshape(6, 3, 2, n).transpose(1, 2)
 
     _agree(forward, torch_forward, feed)
