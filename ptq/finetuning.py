@@ -66,6 +66,7 @@ class Trainable:
         *,
         labels: bool = False,
         keep_float: tuple[str, ...] = (),
+        timed: bool = False,
     ) -> Manifest:
         """Write the training job into a folder.
 
@@ -75,6 +76,7 @@ class Trainable:
             held: samples to judge on.
             labels: whether to train on labels.
             keep_float: nodes that stay in float, by name.
+            timed: whether to measure which ways to gradients are fastest.
 
         Raises:
             UnsupportedError: nothing can be trained.
@@ -90,6 +92,7 @@ class Trainable:
             batch=BATCH,
             config=msgspec.to_builtins(config),
             keep_float=keep_float,
+            timed=timed,
         )
         source, network = self.source, self.network
         made_from = JobSource(network, source.model, source.folder, source.inputs, feeds, held)

@@ -83,6 +83,7 @@ def export_job(
                 _judged(data, list(judge_on), classes),
                 labels=labels is not None,
                 keep_float=tuple(sorted(version.keep_float)),
+                timed=True,
             )
 
 

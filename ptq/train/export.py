@@ -49,6 +49,7 @@ from ptq.train.manifest import (
 from ptq.train.network import Network
 from ptq.train.reverse import Frozen
 from ptq.train.trace import trace
+from ptq.train.variants import Variants
 
 #: About how many bytes the values of one run of the training graph may take.
 _MEMORY = 2 << 30
@@ -94,6 +95,8 @@ class JobSettings:
         batch: samples for each run of the graph, at most; fewer where they would not fit.
         config: the settings of the quantization.
         keep_float: nodes that stay in float though they could be integer.
+        timed: whether onnxruntime measures which of several equal ways to a gradient is fastest;
+            the manifest keeps what was chosen. Else the same settings write the same bytes.
     """
 
     method: str
@@ -103,6 +106,7 @@ class JobSettings:
     batch: int
     config: dict[str, object]
     keep_float: tuple[str, ...] = ()
+    timed: bool = False
 
 
 def write_job(folder: Path, source: JobSource, settings: JobSettings) -> Manifest:
@@ -124,14 +128,17 @@ def write_job(folder: Path, source: JobSource, settings: JobSettings) -> Manifes
     targets, wanted = _measured(teacher, source, targets, rows)
     first = {p.parameter.name: _array(p.parameter.start) for p in source.network.parameters}
     feed = {**rows, **_given(settings.loss, wanted, batch), **first}
-    graph = training_graph(source.network, targets, settings.loss, feed, source.folder)
+    variants = Variants(timed=settings.timed)
+    graph = training_graph(source.network, targets, settings.loss, feed, source.folder, variants)
     _save(source, settings, targets, teacher, graph, folder)
     write_atomically(folder / PARAMETERS, npz(first))
     held_out = {f"{i:05}/{n}": a for i, f in enumerate(source.held_out) for n, a in f.items()}
     write_atomically(folder / HELD_OUT, npz(held_out))
     manifest = _manifest(source, settings, targets, graph, feed, batch)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
-    manifest = msgspec.structs.replace(manifest, sha256={p.name: digest(p) for p in files})
+    manifest = msgspec.structs.replace(
+        manifest, sha256={p.name: digest(p) for p in files}, variants=variants.chosen
+    )
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     write_atomically(folder / MANIFEST, content)
     return manifest

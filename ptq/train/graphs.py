@@ -26,6 +26,7 @@ from ptq.train.reverse import Frozen, differentiate, remove_unread
 from ptq.train.straight_through import functions, resolve
 from ptq.train.tape import Tape
 from ptq.train.trace import trace
+from ptq.train.variants import Variants
 
 #: The output that is the loss.
 LOSS = "loss"
@@ -112,6 +113,7 @@ def training_graph(
     loss: Loss,
     feed: Feed,
     folder: Path,
+    variants: Variants | None = None,
 ) -> TrainingGraph:
     """Return the loss of a batch, and its gradients by all parameters.
 
@@ -122,6 +124,7 @@ def training_graph(
         feed: one array for each input of the graph, data, targets, labels and parameters: what
             the batch size is.
         folder: where external data lies.
+        variants: which of several equal ways each gradient is computed; keeps what is chosen.
 
     Raises:
         UnsupportedError: no parameter can be trained.
@@ -133,7 +136,7 @@ def training_graph(
     traced = trace(model, feed, folder)
     values = values_by_name(graph)
     wanted = [values[p.parameter.name] for p in network.parameters if p.parameter.role != "state"]
-    found = differentiate(graph, values[LOSS], wanted, traced)
+    found = differentiate(graph, values[LOSS], wanted, traced, variants=variants)
     if not found.of:
         first = found.frozen[0]
         raise UnsupportedError(

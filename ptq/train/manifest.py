@@ -121,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         untrained: what cannot be.
         sha256: digest of each file of the job, by name.
         config: the settings of the quantization.
+        variants: which of several equal ways gradients are computed, by what they are of.
         keep_float: nodes of the model that stay in float though they could be integer.
     """
 
@@ -137,6 +138,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     untrained: tuple[Untrained, ...]
     sha256: dict[str, str]
     config: dict[str, object]
+    variants: dict[str, str] = {}
     keep_float: tuple[str, ...] = ()
     labels: str | None = None
     version: int = VERSION
