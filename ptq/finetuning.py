@@ -17,6 +17,7 @@ from ptq.data.dataset import evenly_spaced
 from ptq.data.feeds import Feed
 from ptq.errors import ConfigError
 from ptq.graph.site import Sites
+from ptq.looked_at import LookedAt
 from ptq.plan import Plan
 from ptq.progress import Stages
 from ptq.ranging import Part
@@ -192,13 +193,15 @@ def split(
     return [i for i in free if i not in judged], sorted(judged)
 
 
-def judged_feeds(folder: Path) -> list[Feed]:
-    """Return the held-out feeds of a job.
+def judged_on(folder: Path) -> LookedAt:
+    """Return the held-out feeds of a job, which is all there is to judge on.
 
     Raises:
         PtqError: there is no job, or it is damaged.
     """
-    return list(held_out_data(Job.open(folder))[0])
+    data, labels = held_out_data(Job.open(folder))
+    feeds = list(data)
+    return LookedAt(feeds, feeds, labels)
 
 
 def import_trained(trainable: Trainable, before: Refined, folder: Path) -> Refined:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ptq.data.dataset import evenly_spaced
 from ptq.data.feeds import Feed
 
@@ -19,10 +21,12 @@ class LookedAt:
     Attributes:
         refined_on: what weights are rounded and biases corrected on.
         chosen_on: what each step is judged on, 16 at most; the same ones if there are few.
+        labels: the class of each row of these, where that is what they are judged by.
     """
 
     refined_on: Sequence[Feed]
     chosen_on: Sequence[Feed]
+    labels: np.ndarray | None = None
 
     @staticmethod
     def chosen(available: int) -> Sequence[int]:

@@ -98,6 +98,9 @@ def _refined(done: Refinement) -> str:
         decibels(db, equal="exact", digits=2) for db in (done.before_db, done.after_db)
     )
     what = _DONE[done.step].format(done.layers)
+    if done.top1 is not None:
+        right = "takes right answers on held-out data from {:.2%} to {:.2%}".format(*done.top1)
+        return f"{what} {right}" if done.kept else f"{what} {right}: not done"
     change = f"takes the outputs on calibration data from {before}"
     return f"{what} {change} to {after}" if done.kept else f"{what} {change} to {after}: not done"
 

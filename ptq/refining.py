@@ -69,7 +69,12 @@ class RefiningStep(Generic[T]):
 
 
 def take_steps(
-    steps: Sequence[RefiningStep[T]], start: T, error: Callable[[T], float], *, samples: int
+    steps: Sequence[RefiningStep[T]],
+    start: T,
+    error: Callable[[T], float],
+    *,
+    samples: int,
+    labelled: bool = False,
 ) -> tuple[T, tuple[Refinement, ...]]:
     """Return what was found, and how each step went; one that does harm is not taken.
 
@@ -78,6 +83,7 @@ def take_steps(
         start: what there is to begin with.
         error: the relative squared error of the outputs of the network with it.
         samples: on how many the steps look.
+        labelled: whether the error is a share of wrong answers.
     """
     best, least = start, error(start)
     done: list[Refinement] = []
@@ -89,9 +95,10 @@ def take_steps(
                 step=step.name,
                 layers=layers,
                 samples=samples,
-                before_db=_decibels(least),
-                after_db=_decibels(after),
+                before_db=None if labelled else _decibels(least),
+                after_db=None if labelled else _decibels(after),
                 kept=after < least,
+                top1=(1.0 - least, 1.0 - after) if labelled else None,
             )
         )
         if after < least:
@@ -113,6 +120,7 @@ class Refiner:
         stages: told of what takes time.
         threads: within an operator.
         means: of channels of tensors, where they are known without samples.
+        labelled: whether the error is a share of wrong answers.
     """
 
     source: Source
@@ -124,6 +132,7 @@ class Refiner:
     stages: Stages
     threads: int
     means: Mapping[str, F64] = field(default_factory=dict)
+    labelled: bool = False
 
     def refine(
         self,
@@ -159,6 +168,7 @@ class Refiner:
             Refined(),
             lambda refined: self.error(self.emit(refined)[0]),
             samples=len(self.feeds),
+            labelled=self.labelled,
         )
 
     def _shrunk(self, before: Refined) -> tuple[Refined, int]:

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.special import logsumexp
 
 from ptq.data import Feed
+from ptq.errors import ConfigError
 from ptq.graph.save import to_bytes
+from ptq.metrics.class_scores import scores_index
 from ptq.numerics.arrays import F64
 from ptq.runtime.observe import in_order
 from ptq.runtime.session import Optimization, Session, open_session, run
@@ -71,3 +74,39 @@ class Trial:
 
         found = in_order(outputs, [self.feeds[i] for i in chosen], threads)
         return self.score.of_samples(chosen).errors(found, limit=limit)
+
+
+#: What a wrong answer weighs against the cross entropy, which tells models of equal answers apart.
+_LOGS = 1e-6
+
+
+class LabelTrial:
+    """A few feeds, and the right answers.
+
+    Args:
+        feeds: of one row or several.
+        labels: the class of each row.
+        source: the float model.
+    """
+
+    def __init__(self, feeds: Sequence[Feed], labels: np.ndarray, source: Source) -> None:
+        self.feeds = feeds
+        self.labels = labels
+        self.folder = source.folder
+
+    def error(self, model: bytes) -> float:
+        """Return the share of wrong answers, in 0..1, and a little for how sure they are.
+
+        Raises:
+            ConfigError: no output has class scores for each row.
+        """
+        session = open_session(model, folder=self.folder)
+        found = [run(session, feed, where="a held-out sample") for feed in self.feeds]
+        index = scores_index(found[0], told=True)
+        if index is None:
+            raise ConfigError("there are labels, and the model puts out no class scores")
+        scores = np.concatenate([outputs[index] for outputs in found]).astype(np.float64)
+        wrong = float(np.mean(scores.argmax(axis=-1) != self.labels))
+        logs = scores - logsumexp(scores, axis=-1, keepdims=True)
+        entropy = -float(np.take_along_axis(logs, self.labels[:, np.newaxis], axis=-1).mean())
+        return wrong + _LOGS * min(max(entropy, 0.0), 1.0 / _LOGS)

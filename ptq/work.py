@@ -20,7 +20,7 @@ from ptq.data.noise import NoiseDataset
 from ptq.datafree import known_means, known_stats, observed_model, what_it_rests_on
 from ptq.embedded import PROPERTY, EmbeddedRecipe, PinnedPlacement
 from ptq.errors import CalibrationError, ConfigError
-from ptq.finetuning import Trainable, fine_tune, import_trained, judged_feeds
+from ptq.finetuning import Trainable, fine_tune, import_trained, judged_on
 from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_integer import fuse_integer
 from ptq.graph.emit_qdq import Emitted, KnownWeights, emit_qdq
@@ -63,9 +63,8 @@ from ptq.shrinking import best_factors, shrunk
 from ptq.source import Source, find_configured_sites, require_sites
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
-from ptq.train.fakequant.base import QatMethod
-from ptq.train.network import Network, Widths, with_quantizers
-from ptq.trial import Trial
+from ptq.train.network import Widths, with_quantizers
+from ptq.trial import LabelTrial, Trial
 from ptq.version import Version
 from ptq.weights.base import WeightQuantizer
 from ptq.weights.seqmse import SeqMseQuantizer
@@ -161,7 +160,7 @@ class Work:
         """
         kept, plan, config = version.keep_float, version.plan, self.config
         looked_at = self._looked_at()
-        trial = Trial(list(looked_at.chosen_on), self.source)
+        trial = self._trial(looked_at)
 
         def emit(refined: Refined) -> tuple[Model, Mapping[str, QTensor]]:
             model = self.source.model.clone()
@@ -178,7 +177,7 @@ class Work:
             self.source, self._sites(kept), emit, choose,
             lambda model: trial.error(to_bytes(model)),
             looked_at.refined_on, self.stages, self.threads,
-            known_means(self.source) if config.data_free else {},
+            known_means(self.source) if config.data_free else {}, looked_at.labels is not None,
         )  # fmt: skip
         found, done = refiner.refine(
             ranges=config.searches_weights,
@@ -364,11 +363,15 @@ class Work:
             found = fine_tune(trainable, before, data, chosen_on, self.stages, self.threads)
         return found, len(found.given)
 
+    def _trial(self, looked_at: LookedAt) -> Trial | LabelTrial:
+        if looked_at.labels is not None:
+            return LabelTrial(looked_at.chosen_on, looked_at.labels, self.source)
+        return Trial(list(looked_at.chosen_on), self.source)
+
     def _looked_at(self) -> LookedAt:
         """Return the samples to refine on; those that a job was judged on, if it is a job's."""
         if self.job is not None:
-            feeds = list(self.inputs.judged_on(self.job))
-            return LookedAt(feeds, feeds)
+            return judged_on(self.job)
         return LookedAt.of(self._feeds(self.config.refinements[0], _REFINED_SAMPLES))
 
     def integer_sites(self, version: Version) -> Sites:

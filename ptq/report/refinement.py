@@ -22,6 +22,7 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
             those; ``None`` if exact.
         after_db: with it.
         kept: whether it is in the file: not where it made the outputs worse.
+        top1: shares of right answers before and after, in 0..1, where labels are what counts.
     """
 
     step: Step
@@ -30,3 +31,4 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
     before_db: float | None
     after_db: float | None
     kept: bool
+    top1: tuple[float, float] | None = None
