@@ -15,7 +15,7 @@ from ptq.train.arrays import packed
 from ptq.train.job import Job
 from ptq.train.manifest import Array, Loss, Manifest, TrainedArray
 from ptq.train.reverse import differentiate
-from ptq.train.straight_through import functions, resolve
+from ptq.train.straight_through import functions, resolve, straight_through
 from ptq.train.tape import Tape
 from ptq.train.trace import trace
 
@@ -32,6 +32,7 @@ def line_job(
     decay: float = 0.0,
     positive: bool = False,
     spoilt: bool = False,
+    state: bool = True,
     held_out: Mapping[str, np.ndarray] | None = None,
 ) -> Job:
     """Write a job that fits ``y = scale · Σ w x`` to the teacher's ``Σ SLOPE x``, and open it.
@@ -43,6 +44,7 @@ def line_job(
         decay: of ``w``.
         positive: whether ``scale`` has to stay above 0.
         spoilt: divide the gradient of ``scale`` by 0.
+        state: whether ``seen`` is one, or stays.
         held_out: the arrays of ``held_out.npz``; 8 rows by default.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,11 +58,13 @@ def line_job(
     train, eval_ = _graphs(start, spoilt=spoilt)
     _save(train, folder / contract.TRAIN)
     _save(eval_, folder / contract.EVAL)
+    _save(_forward(start), folder / contract.FORWARD)
     (folder / contract.PARAMETERS).write_bytes(packed(start))
     held = held_out or {"00000/x": rows(5, seed=1), "00001/x": rows(3, seed=2)}
     (folder / contract.HELD_OUT).write_bytes(packed(held))
     names = (
-        contract.TEACHER, contract.TRAIN, contract.EVAL, contract.PARAMETERS, contract.HELD_OUT,
+        contract.TEACHER, contract.FORWARD, contract.TRAIN, contract.EVAL, contract.PARAMETERS,
+        contract.HELD_OUT,
     )  # fmt: skip
     manifest = Manifest(
         ptq="0",
@@ -80,7 +84,10 @@ def line_job(
                 name="scale", shape=(), role="range", site="line", rate=0.1, positive=positive,
                 gradient="d::scale",
             ),
-            TrainedArray(name="seen", shape=(), role="state", site="line", becomes="next::seen"),
+            TrainedArray(
+                name="seen", shape=(), role="state", site="line",
+                becomes="next::seen" if state else None,
+            ),
             TrainedArray(name="unused", shape=(1,), role="bias", site="line"),
         ),
         untrained=(),
@@ -101,6 +108,20 @@ def _teacher() -> ir.Model:
     graph = _graph([x])
     y = Tape(graph, "t/").op("ReduceSum", Tape(graph, "u/").op("Mul", x, SLOPE), [1], keepdims=1)
     return _finished(graph, {"aim": y})
+
+
+def _forward(start: Mapping[str, np.ndarray]) -> ir.Model:
+    """Return the line with one of the operators that only training knows."""
+    parameters = {name: _input(name, array.shape) for name, array in start.items()}
+    x = _input("x", ("N", WIDTH))
+    graph = _graph([x, *parameters.values()])
+    graph.opset_imports["ptq"] = 1
+    tape = Tape(graph, "f/")
+    line = tape.op("ReduceSum", tape.op("Mul", x, parameters["w"]), [1], keepdims=1)
+    y = tape.op("Mul", straight_through(tape, line, line), parameters["scale"])
+    model = _finished(graph, {"y": y})
+    model.functions.update({f.identifier(): f for f in functions()})
+    return model
 
 
 def _graphs(start: Mapping[str, np.ndarray], *, spoilt: bool) -> tuple[ir.Model, ir.Model]:
