@@ -40,8 +40,8 @@ def run_job(job: Job, data: TrainData, options: TrainOptions, stages: Stages) ->
     Raises:
         PtqError: as `ptq.train.trainer.train` and `ptq.train.samples.collect`.
     """
-    samples = _samples(job, data, options, stages)
     held = held_out(job, stages=stages, threads=options.threads)
+    samples = _samples(job, data, held, options, stages)
     outcome = train(job, samples, held, options, stages)
     said = [*samples.notices, *outcome.result.notices]
     if data.labels is not None and job.manifest.labels is None:
@@ -75,7 +75,7 @@ def run_externally(
     held = held_out(job, stages=stages, threads=options.threads)
     judge = Judge(job, held, options.threads)
     with data_folder(job) as folder:
-        samples = _samples(job, data, options, stages, folder)
+        samples = _samples(job, data, held, options, stages, folder)
         trained = train_externally(job, samples, trainer, stages, timeout)
     said = trained.result
     before = judge.judge(job.parameters(), 0)
@@ -95,12 +95,20 @@ def run_externally(
 
 
 def _samples(
-    job: Job, data: TrainData, options: TrainOptions, stages: Stages, folder: Path | None = None
+    job: Job,
+    data: TrainData,
+    held: Samples,
+    options: TrainOptions,
+    stages: Stages,
+    folder: Path | None = None,
 ) -> Samples:
+    """Return the samples to train on, without those that the job holds out."""
     if job.manifest.labels is not None and data.labels is None:
         raise ConfigError("the job trains on labels; give --labels")
     opened = open_data(
         job, data.source, samples=data.samples, seed=options.seed, images=data.images
     )
     labels = None if data.labels is None else labels_for(opened, data.labels)
-    return collect(job, opened, labels, stages=stages, threads=options.threads, folder=folder)
+    return collect(
+        job, opened, labels, stages=stages, threads=options.threads, folder=folder, apart=held
+    )

@@ -57,11 +57,27 @@ class Samples:
             for name, array in (*self.inputs.items(), *self.targets.items())
         }
 
+    def row_digests(self) -> set[bytes]:
+        """Return what tells the inputs of a row from those of others, of all rows."""
+        return {
+            _row_digest(
+                {name: array[row] for name, array in self.inputs.items() if self.blocks[name]}
+            )
+            for row in range(self.rows)
+        }
+
     def _taken(self, name: str, array: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
         if not self.blocks[name]:
             return np.asarray(array)
         taken = np.asarray(array[rows])
         return taken.reshape(-1, *taken.shape[2:])
+
+
+def _row_digest(row: Mapping[str, np.ndarray]) -> bytes:
+    hasher = hashlib.sha256()
+    for name in sorted(row):
+        hasher.update(np.ascontiguousarray(row[name]).tobytes())
+    return hasher.digest()
 
 
 def blocks_of(job: Job) -> dict[str, int]:
@@ -119,7 +135,7 @@ def labels_for(data: Dataset, path: Path) -> np.ndarray:
     return select_labels(read_labels(path), data)
 
 
-def collect(
+def collect(  # noqa: PLR0913 - a job, its data, and where to put it
     job: Job,
     data: Dataset,
     labels: np.ndarray | None = None,
@@ -127,6 +143,7 @@ def collect(
     stages: Stages,
     threads: int = 1,
     folder: Path | None = None,
+    apart: Samples | None = None,
 ) -> Samples:
     """Read data once through, run the teacher on it, and keep both in files.
 
@@ -140,13 +157,15 @@ def collect(
         threads: for onnxruntime.
         folder: where to write ``.npy`` files that stay; else they have no name, and are gone with
             the process.
+        apart: samples whose rows are left out, too: those that judge what comes of the others.
 
     Raises:
-        DataError: the data does not fit the model or the labels, or no feed has the right shape.
+        DataError: the data does not fit the model or the labels, or nothing of it is left.
         TrainingError: the teacher does not put out what the manifest says.
     """
     with ExitStack() as stack:
         collecting = _Collecting(job, stack, folder, threads)
+        collecting.apart = set() if apart is None else apart.row_digests()
         name = "held out" if isinstance(data, HeldFeeds) else "samples"
         with stages.stage(name, data.expected) as step:
             for feed in data:
@@ -214,21 +233,28 @@ class _Collecting:
         }
         self.shared: dict[str, np.ndarray] = {}
         self.hasher = hashlib.sha256()
-        self.feeds: list[tuple[int, bool]] = []
-        self.misfit = ""
+        self.apart: set[bytes] = set()
+        self.kept: list[np.ndarray] = []
+        self.misfit, self.misfits = "", 0
 
     def add(self, feed: Feed) -> None:
         """Keep a feed if it has the shapes of the training graph."""
         feed = {a.name: feed[a.name] for a in self.job.manifest.inputs}
         rows = self._rows(feed)
         fits = all(self._fits(name, array) for name, array in feed.items())
-        self.feeds.append((rows, fits))
         if not fits:
+            self.misfits += 1
+            self.kept.append(np.zeros(rows, bool))
+            return
+        stacked = {name: self._stacked(name, array, rows) for name, array in feed.items()}
+        kept = np.array([self._is_kept(stacked, row) for row in range(rows)])
+        self.kept.append(kept)
+        if not kept.any():
             return
         hash_feed(self.hasher, feed)
-        for name, array in feed.items():
+        for name, array in stacked.items():
             if self.blocks[name]:
-                self._write(name, array, rows)
+                self.writers[name].append(array[kept])
             elif not np.array_equal(self.shared.setdefault(name, array), array):
                 raise DataError(
                     f"input '{name}' has no axis of samples, and differs between feeds; a training "
@@ -236,7 +262,7 @@ class _Collecting:
                 )
         if not self.job.manifest.targets:  # labels are aimed at
             return
-        where = f"feed {len(self.feeds)} of the data"
+        where = f"feed {len(self.kept)} of the data"
         found = self.teacher.run(feed, rows, self.teacher.outputs, where=where)
         for target, array in zip(self.job.manifest.targets, found, strict=True):
             if not self._fits(target.name, array):
@@ -245,16 +271,14 @@ class _Collecting:
                     f"{format_shape(array.shape)}, and the training graph takes "
                     f"{format_shape(target.shape)}; export the job anew"
                 )
-            self._write(target.name, array, rows)
+            self.writers[target.name].append(self._stacked(target.name, array, rows)[kept])
 
     def finish(self, data: Dataset, labels: np.ndarray | None) -> Samples:
         """Return what was kept."""
-        kept = np.repeat([fits for _, fits in self.feeds], [rows for rows, _ in self.feeds])
-        left_out = sum(not fits for _, fits in self.feeds)
+        kept = np.concatenate(self.kept)
         if not kept.any():
-            raise DataError(
-                f"{data.source}: {self.misfit}; give data of that shape, or export the job anew"
-            )
+            why = self.misfit or "all of it is held out to judge what is trained"
+            raise DataError(f"{data.source}: {why}; give other data, or export the job anew")
         if labels is not None:
             if len(labels) != len(kept):
                 raise DataError(
@@ -263,12 +287,7 @@ class _Collecting:
                 )
             labels = labels[kept]
             self.hasher.update(labels.tobytes())
-        notices = list(data.notices)
-        if left_out:
-            notices.append(
-                f"{data.source}: {left_out} of {len(self.feeds)} samples are left out: "
-                f"{self.misfit}"
-            )
+        self.hasher.update(np.packbits(kept).tobytes())
         arrays = {name: writer.finish() for name, writer in self.writers.items()}
         arrays |= self.shared
         manifest = self.job.manifest
@@ -279,16 +298,33 @@ class _Collecting:
             int(kept.sum()),
             self.blocks,
             self.hasher.hexdigest(),
-            tuple(notices),
+            tuple(self._notices(data)),
         )
+
+    def _notices(self, data: Dataset) -> list[str]:
+        notices = list(data.notices)
+        if self.misfits:
+            notices.append(
+                f"{data.source}: {self.misfits} of {len(self.kept)} samples are left out: "
+                f"{self.misfit}"
+            )
+        return notices
+
+    def _is_kept(self, stacked: Mapping[str, np.ndarray], row: int) -> bool:
+        if not self.apart:
+            return True
+        own = {name: array[row] for name, array in stacked.items() if self.blocks[name]}
+        return _row_digest(own) not in self.apart
+
+    def _stacked(self, name: str, array: np.ndarray, rows: int) -> np.ndarray:
+        """Return an array with an axis of rows in front, if they do not share it."""
+        block = self.blocks[name]
+        return array.reshape(rows, block, *array.shape[1:]) if block else array
 
     def _writer(self, index: int, array: Array, folder: Path | None) -> RowWriter:
         row = (self.blocks[array.name], *array.shape[1:])
         path = None if folder is None else folder / f"{index}.npy"
         return RowWriter(row, np.dtype(array.dtype), folder or self.job.folder, path)
-
-    def _write(self, name: str, array: np.ndarray, rows: int) -> None:
-        self.writers[name].append(array.reshape(rows, self.blocks[name], *array.shape[1:]))
 
     def _rows(self, feed: Feed) -> int:
         """Return how many rows a feed has, as its inputs agree."""

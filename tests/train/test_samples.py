@@ -88,3 +88,21 @@ def test_data_is_read_as_calibration_reads_it(job, tmp_path):
     data = open_data(job, str(tmp_path / "x.npz"), samples=5)
     assert collect(job, data, stages=Stages()).rows == 5
     assert BATCH == 4
+
+
+def test_rows_that_judge_the_others_are_left_out_with_their_labels(job):
+    held = held_out(job, stages=Stages())
+    judged = held.feed(slice(1, 3))["x"]
+    parts = [rows(2), np.concatenate([judged[:1], rows(1, 7)]), judged[1:]]
+    found = gathered(job, parts, np.arange(5), apart=held)
+    assert found.labels.tolist() == [0, 1, 3]
+    whole = np.concatenate(parts)[[0, 1, 3]]
+    np.testing.assert_array_equal(found.feed(slice(None))["x"], whole)
+    # float32 products of three numbers
+    np.testing.assert_allclose(found.feed(slice(None))["target"], whole @ SLOPE.T, rtol=1e-5)
+
+
+def test_data_that_is_all_held_out_is_refused(job):
+    held = held_out(job, stages=Stages())
+    with pytest.raises(DataError, match="all of it is held out"):
+        gathered(job, [held.feed(slice(0, 2))["x"]], apart=held)
