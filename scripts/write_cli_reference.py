@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ptq import errors
-from ptq.cli.main import _INTERRUPTED, _ptq
+from ptq.cli.main import INTERRUPTED, _ptq
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 
@@ -83,7 +83,7 @@ def exit_codes():
     reasons[0] = ["Done."]
     reasons[1].append("The disk is full, or the like.")
     reasons[2].insert(0, "A command or option does not exist, or lacks its value.")
-    reasons[_INTERRUPTED] = ["Interrupted (Ctrl-C); nothing was written."]
+    reasons[INTERRUPTED] = ["Interrupted (Ctrl-C); nothing was written."]
     rows = [f"| {code} | {why} |" for code in sorted(reasons) for why in reasons[code]]
     return "\n".join(["## Exit codes\n", "| code | when |", "|--:|---|", *rows, ""])
 

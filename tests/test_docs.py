@@ -185,10 +185,10 @@ def every_command():
 
 def real_codes():
     """Return the exit codes of the program: of success, of every error, and of Ctrl-C."""
-    from ptq.cli.main import _INTERRUPTED
+    from ptq.cli.main import INTERRUPTED
 
     found = (e for e in vars(errors).values() if isinstance(e, type))
-    return {0, _INTERRUPTED} | {e.exit_code for e in found if issubclass(e, errors.PtqError)}
+    return {0, INTERRUPTED} | {e.exit_code for e in found if issubclass(e, errors.PtqError)}
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/cli.md"])

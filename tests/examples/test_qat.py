@@ -2,17 +2,19 @@
 
 import argparse
 import importlib
+import sys
 import warnings
 
 import numpy as np
 import pytest
 from support.cli import ROOT
+from support.documents import files
 from support.jobs import SLOPE, line_job, rows
 
 from ptq.data.feeds import InputSpec
 from ptq.data.held_feeds import HeldFeeds
 from ptq.progress import Stages
-from ptq.train.external import Function, data_folder, train_externally
+from ptq.train.external import Function, data_folder, find_trainer, train_externally
 from ptq.train.samples import collect
 
 SPEC = (InputSpec("x", np.dtype(np.float32), (None, None)),)
@@ -45,6 +47,19 @@ def trained(job, example, name):
         data = HeldFeeds([{"x": rows(30)}], SPEC)
         samples = collect(job, data, stages=Stages(), folder=folder)
         return train_externally(job, samples, Function(name, call), Stages()).parameters
+
+
+def test_the_trainer_of_the_documentation_trains(tmp_path):
+    (tmp_path / "train.py").write_text(files(ROOT / "docs" / "training.md")["train.py"])
+    job = line_job(tmp_path / "job", positive=True)
+    trainer = find_trainer(f"{sys.executable} {tmp_path / 'train.py'} {{dir}}")
+    with data_folder(job) as folder:
+        data = HeldFeeds([{"x": rows(30)}], SPEC)
+        samples = collect(job, data, stages=Stages(), folder=folder)
+        found = train_externally(job, samples, trainer, Stages()).parameters
+    # 300 steps of plain descent come so far
+    np.testing.assert_allclose(found["w"] * found["scale"], SLOPE, atol=1e-2)
+    assert found["seen"] == 300
 
 
 def test_gradients_of_onnxruntime_train_with_an_optimizer_of_torch(tmp_path, example):
