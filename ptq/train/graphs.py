@@ -136,21 +136,22 @@ def training_graph(
     traced = trace(model, feed, folder)
     values = values_by_name(graph)
     wanted = [values[p.parameter.name] for p in network.parameters if p.parameter.role != "state"]
-    found = differentiate(graph, values[LOSS], wanted, traced, variants=variants)
+    tape = Tape(graph, "out/")
+    for name, value in network.states.items():
+        # before the sweep, which removes what nothing reads
+        made = tape.op("Identity", values[value.name or ""])
+        made.name, made.dtype = state_output(name), ir.DataType.FLOAT
+        graph.outputs.append(made)
+    found = differentiate(graph, values[LOSS], wanted, traced)
     if not found.of:
         first = found.frozen[0]
         raise UnsupportedError(
             f"nothing can be trained: '{first.node}' ({first.op_type}) is in the way: "
             f"{first.reason}"
         )
-    tape = Tape(graph, "out/")
     for name, value in found.of.items():
         made = tape.op("Identity", value)
         made.name, made.dtype = gradient_output(name), ir.DataType.FLOAT
-        graph.outputs.append(made)
-    for name, value in network.states.items():
-        made = tape.op("Identity", values[value.name or ""])
-        made.name, made.dtype = state_output(name), ir.DataType.FLOAT
         graph.outputs.append(made)
     resolve(graph)
     model.functions.clear()
