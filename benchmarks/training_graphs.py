@@ -49,6 +49,7 @@ class Step:
         nodes: how many operators the forward pass has, and the whole graph.
         chosen: of several ways to a gradient.
         batch: how many samples there are in it.
+        operators: the types of those of the forward pass.
     """
 
     forward: bytes
@@ -60,6 +61,7 @@ class Step:
     nodes: tuple[int, int]
     chosen: Mapping[str, str]
     batch: int
+    operators: frozenset[str]
 
     def runner(self, **options: object) -> Callable[[], list[np.ndarray]]:
         """Return what runs the step once: the loss, then the gradients in order."""
@@ -104,7 +106,7 @@ def training_step(
     for value in weights:
         del graph.initializers[value.name]
         graph.inputs.append(value)
-    variants, before = Variants(timed=timed), len(graph)
+    variants, before = Variants(timed=timed), [node.op_type for node in graph]
     found = differentiate(graph, loss, weights, traced, variants=variants)
     for value in found.of.values():
         value.dtype = ir.DataType.FLOAT
@@ -118,9 +120,10 @@ def training_step(
         weights=trained,
         gradients={name: value.name for name, value in found.of.items()},
         frozen=found.frozen,
-        nodes=(before, len(graph)),
+        nodes=(len(before), len(graph)),
         chosen=variants.chosen,
         batch=batch,
+        operators=frozenset(before),
     )
 
 
@@ -131,7 +134,7 @@ def torch_runner(
 
     Args:
         step: of which the forward graph and the weights are taken.
-        double: whether torch computes in float64.
+        double: whether torch computes in float64; what onnx2fx makes of GRU does not.
         threads: of torch.
     """
     import onnx
