@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
+import numpy as np
 import onnx_ir as ir
 
 from ptq.train.gradients.windows import Windows
@@ -128,7 +129,10 @@ def _ways(conv: Convolution) -> tuple[Mapping[str, Way], str]:
             "taps": partial(_by_depthwise_taps, conv),
             "grouped": partial(_by_groups, conv),
         }
-        return ways, "grouped" if max(conv.windows.strides) > 1 else "taps"
+        if len(conv.windows.kernel) == 2:
+            ways["lines"] = partial(_by_depthwise_lines, conv)
+        strided = max(conv.windows.strides) > 1
+        return ways, "grouped" if strided else [*ways][-1]
     if conv.group > 1:
         return {"taps": partial(_by_taps, conv)}, "taps"
     ways = {"taps": partial(_by_taps, conv), "flat": partial(_by_flat_taps, conv)}
@@ -254,6 +258,40 @@ def _by_depthwise_taps(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.
     ]
     columns = [tape.op("Reshape", s, [conv.channels, 1]) for s in sums]
     found = columns[0] if len(columns) == 1 else tape.op("Concat", *columns, axis=1)
+    return tape.op("Reshape", found, list(conv.weight))
+
+
+def _by_depthwise_lines(conv: Convolution, tape: Tape, image: ir.Value, grad: ir.Value) -> ir.Value:
+    """Products of all lines of an image with all lines of its gradient, for two spatial axes.
+
+    Lines lie along the longer axis. More products are made than needed, of all pairs of lines, but
+    by products of matrices, and a copy of the image is made for every place of a window along one
+    axis, not for all of its elements. A matrix of zeros and ones adds up the pairs that lie as far
+    apart as two elements of a window.
+    """
+    w, count = conv.windows, conv.channels
+    short, long = (0, 1) if w.size[0] <= 2 * w.size[1] else (1, 0)  # turning rows costs more
+    perm = [1, 2 + short, 0, 2 + long]
+    lines = w.size[short] + w.begin[short] + max(w.end[short], 0)
+    length = conv.batch * w.out[long]
+    padded = tape.op("Transpose", w.padded(tape, image), perm=perm)
+    rows = tape.op("Reshape", tape.op("Transpose", grad, perm=perm), [count, w.out[short], length])
+    products = []
+    for tap in range(w.kernel[long]):
+        start = tap * w.dilations[long]
+        stop = start + (w.out[long] - 1) * w.strides[long] + 1
+        part = tape.op("Slice", padded, [start], [stop], [3], [w.strides[long]])
+        part = tape.op("Reshape", part, [count, lines, length])
+        product = tape.op("MatMul", rows, tape.op("Transpose", part, perm=[0, 2, 1]))
+        products.append(tape.op("Reshape", product, [count, 1, w.out[short] * lines]))
+    pairs = products[0] if len(products) == 1 else tape.op("Concat", *products, axis=1)
+    met = np.zeros((w.out[short], lines, w.kernel[short]), tape.dtype)
+    for line in range(w.out[short]):
+        for tap in range(w.kernel[short]):
+            met[line, line * w.strides[short] + tap * w.dilations[short], tap] = 1
+    found = tape.op("MatMul", pairs, met.reshape(-1, w.kernel[short]))
+    if short == 0:
+        found = tape.op("Transpose", found, perm=[0, 2, 1])
     return tape.op("Reshape", found, list(conv.weight))
 
 
