@@ -272,9 +272,11 @@ def _by_depthwise_lines(conv: Convolution, tape: Tape, image: ir.Value, grad: ir
     w, count = conv.windows, conv.channels
     short, long = (0, 1) if w.size[0] <= 2 * w.size[1] else (1, 0)  # turning rows costs more
     perm = [1, 2 + short, 0, 2 + long]
-    lines = w.size[short] + w.begin[short] + max(w.end[short], 0)
-    length = conv.batch * w.out[long]
-    padded = tape.op("Transpose", w.padded(tape, image), perm=perm)
+    lines, length = w.size[short], conv.batch * w.out[long]
+    padded = tape.op("Transpose", image, perm=perm)
+    around = [0, 0, 0, w.begin[long], 0, 0, 0, max(w.end[long], 0)]
+    if any(around):
+        padded = tape.op("Pad", padded, around, 0.0)
     rows = tape.op("Reshape", tape.op("Transpose", grad, perm=perm), [count, w.out[short], length])
     products = []
     for tap in range(w.kernel[long]):
@@ -288,7 +290,9 @@ def _by_depthwise_lines(conv: Convolution, tape: Tape, image: ir.Value, grad: ir
     met = np.zeros((w.out[short], lines, w.kernel[short]), tape.dtype)
     for line in range(w.out[short]):
         for tap in range(w.kernel[short]):
-            met[line, line * w.strides[short] + tap * w.dilations[short], tap] = 1
+            place = line * w.strides[short] + tap * w.dilations[short] - w.begin[short]
+            if 0 <= place < lines:
+                met[line, place, tap] = 1
     found = tape.op("MatMul", pairs, met.reshape(-1, w.kernel[short]))
     if short == 0:
         found = tape.op("Transpose", found, perm=[0, 2, 1])
