@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import torch
 
-from ptq.train.external import read_samples
+from ptq.train.data_folder import read_samples
 from ptq.train.job import Job, Result
 
 #: Puts gradients into parameters, given rows of the samples, and returns the loss.

@@ -9,7 +9,7 @@ import onnxruntime
 import torch
 from loop import Backward, main
 
-from ptq.train.external import read_samples
+from ptq.train.data_folder import read_samples
 from ptq.train.job import Job
 
 

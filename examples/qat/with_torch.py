@@ -17,7 +17,7 @@ from loop import Backward, main
 from onnx_ir.passes.common import InlinePass
 from torch.nn import functional
 
-from ptq.train.external import read_samples
+from ptq.train.data_folder import read_samples
 from ptq.train.job import Job
 
 #: Rows by which the signal of the outputs is measured.

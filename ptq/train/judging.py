@@ -13,7 +13,7 @@ from ptq.metrics.class_scores import scores_index
 from ptq.train import manifest as contract
 from ptq.train.job import Evaluation, Job
 from ptq.train.passes import RowPasses
-from ptq.train.samples import Samples
+from ptq.train.sample_rows import Samples
 
 #: The output of ``train.onnx`` and ``eval.onnx`` that is made small.
 LOSS = "loss"

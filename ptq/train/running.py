@@ -10,10 +10,12 @@ import msgspec
 from ptq.data import ImageOptions
 from ptq.errors import ConfigError
 from ptq.progress import Stages
-from ptq.train.external import Trainer, data_folder, train_externally
+from ptq.train.data_folder import data_folder
+from ptq.train.external import Trainer, train_externally
 from ptq.train.job import Job, Result
 from ptq.train.judging import Judge
-from ptq.train.samples import Samples, collect, held_out, labels_for, open_data
+from ptq.train.sample_rows import Samples
+from ptq.train.samples import collect, held_out, labels_for, open_data
 from ptq.train.trainer import TrainOptions, train
 
 

@@ -14,7 +14,8 @@ from support.jobs import SLOPE, line_job, rows
 from ptq.data.feeds import InputSpec
 from ptq.data.held_feeds import HeldFeeds
 from ptq.progress import Stages
-from ptq.train.external import Function, data_folder, find_trainer, train_externally
+from ptq.train.data_folder import data_folder
+from ptq.train.external import Function, find_trainer, train_externally
 from ptq.train.samples import collect
 
 SPEC = (InputSpec("x", np.dtype(np.float32), (None, None)),)

@@ -13,12 +13,11 @@ from ptq.data.feeds import InputSpec
 from ptq.data.held_feeds import HeldFeeds
 from ptq.errors import ConfigError, TrainingError
 from ptq.progress import Stages
+from ptq.train.data_folder import data_folder, read_samples
 from ptq.train.external import (
     Command,
     Function,
-    data_folder,
     find_trainer,
-    read_samples,
     train_externally,
 )
 from ptq.train.samples import collect
