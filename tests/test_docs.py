@@ -36,6 +36,9 @@ from ptq.report.sensitivity import KeptFloat, PartDamage, Ranking, Sensitivity
 from ptq.report.tuning import TunedPoint, Tuning
 from ptq.runtime.layer import Layer
 from ptq.search.trials import Damage
+from ptq.train.data_folder import DataIndex
+from ptq.train.job import Evaluation, Result
+from ptq.train.manifest import Loss, Manifest, TrainedArray, Untrained
 
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
@@ -80,6 +83,17 @@ DESCRIBED = [
 @pytest.mark.parametrize("described", DESCRIBED, ids=lambda t: t.__name__)
 def test_the_formats_page_names_every_field(described):
     page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    fields = [f.name for f in msgspec.inspect.type_info(described).fields]
+    assert fields
+    assert not [name for name in fields if f"`{name}`" not in page]
+
+
+@pytest.mark.parametrize(
+    "described", [Manifest, TrainedArray, Untrained, Loss, Result, Evaluation, DataIndex],
+    ids=lambda t: t.__name__,
+)  # fmt: skip
+def test_the_training_page_names_every_field(described):
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     fields = [f.name for f in msgspec.inspect.type_info(described).fields]
     assert fields
     assert not [name for name in fields if f"`{name}`" not in page]

@@ -1,6 +1,6 @@
 """The built-in trainer: onnxruntime runs the training graph, numpy changes the parameters.
 
-The same job, data, options and seed give the same parameters to the bit, and a run that was
+The same job, data, options, seed and threads give the same parameters to the bit, and a run that was
 stopped and goes on gives what it would have given: the order of the samples in a pass through
 them depends on the seed and the number of the pass alone, so that the number of steps done says
 where training is.
@@ -139,6 +139,7 @@ class _Loop:
             "--seed": str(o.seed),
             "--eval-every": str(self.eval_every),
             "--patience": str(o.patience),
+            "--threads": str(o.threads),  # sums are split among them
         }
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -173,7 +174,7 @@ class _Loop:
                 state.stopped = "not-finite"
                 self._say_not_finite("the loss on the held-out feeds", done)
                 break
-            if done % self.checkpoint_every == 0:
+            if done % self.checkpoint_every == 0 and done < self.steps:
                 self._checkpoint().save(self.job.path(contract.CHECKPOINT))
             self.stages.on_progress(Progress(_STAGE, done, self.steps, self._text(loss)))
         else:
