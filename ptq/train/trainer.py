@@ -1,7 +1,7 @@
 """The built-in trainer: onnxruntime runs the training graph, numpy changes the parameters.
 
-The same job, data, options, seed and threads give the same parameters to the bit, and a run that was
-stopped and goes on gives what it would have given: the order of the samples in a pass through
+The same job, data, options, seed and threads give the same parameters to the bit, and a run that
+was stopped and goes on gives what it would have given: the order of the samples in a pass through
 them depends on the seed and the number of the pass alone, so that the number of steps done says
 where training is.
 """
