@@ -92,8 +92,13 @@ class Collecting:
         """Return what was kept."""
         kept = np.concatenate(self.kept)
         if not kept.any():
-            why = self.misfit or "all of it is held out to judge what is trained"
-            raise DataError(f"{data.source}: {why}; give other data, or export the job anew")
+            fitting = "what has that shape" if self.misfit else "all of it"
+            held = f"{fitting} is held out to judge what is trained"
+            whys = [self.misfit, held if self.misfits < len(self.kept) else ""]
+            raise DataError(
+                f"{data.source}: {', and '.join(filter(None, whys))}; give other data, or export "
+                "the job anew"
+            )
         if labels is not None:
             if len(labels) != len(kept):
                 raise DataError(

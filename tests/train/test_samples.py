@@ -106,3 +106,5 @@ def test_data_that_is_all_held_out_is_refused(job):
     held = held_out(job, stages=Stages())
     with pytest.raises(DataError, match="all of it is held out"):
         gathered(job, [held.feed(slice(0, 2))["x"]], apart=held)
+    with pytest.raises(DataError, match="and what has that shape is held out"):
+        gathered(job, [np.zeros((1, 9), np.float32), held.feed(slice(0, 2))["x"]], apart=held)
