@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.documents import ROOT, blocks, files
+from support.faking import Faking, activation_start
 from support.integer import fuse
 from support.models import check_rewrite, load, op_types
 
 import ptq
 import ptq.data.readers
 import ptq.graph.emit_integer.rules
+import ptq.train.fakequant
 from ptq.data import open_dataset
 from ptq.data.feeds import InputSpec
 from ptq.errors import DataError
@@ -195,6 +197,7 @@ def test_every_example_of_a_file_is_tested():
         "ptq/weights/sigma.py",
         "mymetrics.py",
         "ptq/metrics/within.py",
+        "ptq/train/fakequant/pow2.py",
         "ptq/data/readers/wav.py",
         "ptq/targets/board.toml",
         "ptq/graph/passes/add_negative.py",
@@ -202,3 +205,19 @@ def test_every_example_of_a_file_is_tested():
         "pyproject.toml",
     }
     assert len(EXAMPLES) == sum(b.language in ("python", "toml") for b in blocks(PAGE))
+
+
+def test_the_training_method_has_steps_that_are_powers_of_two(tmp_path, monkeypatch):
+    path = "ptq/train/fakequant/pow2.py"
+    method = importlib.import_module(
+        paste(path, ptq.train.fakequant, tmp_path, monkeypatch)
+    ).PowersOfTwo()
+    x = np.linspace(-0.6, 1.7, 40, dtype=np.float32)
+    faking = Faking(method, activation_start(4, 1.1, -0.4), x)
+    steps, step = x / 0.125, faking.run(x)["scale"]
+    codes = np.clip(np.rint(steps), -4, 11)
+    assert step == 0.125  # next to 0.1
+    np.testing.assert_array_equal(faking.run(x)["value"], step * codes)
+    inside = (steps > -4) & (steps < 11)
+    wanted = step * np.log(2) * np.where(inside, codes - steps, codes)
+    np.testing.assert_allclose(faking.by_element("exponent", x), wanted, rtol=1e-4, atol=1e-7)

@@ -36,7 +36,7 @@ class Fqn(QatMethod, frozen=True, kw_only=True, tag="fqn"):
     quantization has one.
 
     Reference: Li, Wang, Liang, Qin, Yan, Fan, "Fully Quantized Network for Object Detection", CVPR
-    2019, sections 3.1 to 3.3.
+    2019, section 3.
 
     Attributes:
         decay: γ.

@@ -27,8 +27,8 @@ class LsqPlus(Lsq, frozen=True, kw_only=True, tag="lsq-plus"):
     that it starts with.
 
     Reference: Bhalgat, Lee, Nagel, Blankevoort, Kwak, "LSQ+: Improving low-bit quantization through
-    learnable offsets and better initialization", CVPR Workshops 2020, arXiv:2004.09576, equations
-    4 to 8.
+    learnable offsets and better initialization", CVPR Workshops 2020, arXiv:2004.09576, section
+    3.1.
     """
 
     paper: ClassVar[str] = (
