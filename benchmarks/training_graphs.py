@@ -7,7 +7,7 @@ which onnx2fx (PyPI) converts; neither is a dependency of ptq.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,19 +71,21 @@ class Step:
 
 
 def training_step(
-    path: Path, feeds: Sequence[Arrays], *, timed: bool = True, seed: int = 0
+    path: Path, feeds: Iterable[Arrays], batch: int, *, timed: bool = True, seed: int = 0
 ) -> Step:
     """Return a training step of a network.
 
     Args:
         path: of the float model.
-        feeds: its inputs, one sample each; they are put together if the model takes batches.
+        feeds: its inputs, one sample each.
+        batch: how many of those of the shape of the first are put together, if the model takes
+            batches.
         timed: whether the ways to a gradient are timed.
         seed: of the targets.
     """
     model = open_source(path).model
     graph = model.graph
-    feed, batch = _batch(model, feeds)
+    feed, batch = _batch(model, feeds, batch)
     traced = trace(model, feed, path.parent)
     rng = np.random.default_rng(seed)
     tape = Tape(graph, "loss/")
@@ -178,17 +180,24 @@ def _input(name: str, shape: Sequence[int]) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape))
 
 
-def _batch(model: ir.Model, feeds: Sequence[Arrays]) -> tuple[dict[str, np.ndarray], int]:
+def _batch(
+    model: ir.Model, feeds: Iterable[Arrays], most: int
+) -> tuple[dict[str, np.ndarray], int]:
     """Return samples as one feed, and their number; the first alone if the model has no batches."""
-    fixed = any(
-        v.shape and len(v.shape) and isinstance(v.shape[0], int) for v in model.graph.inputs
-    )
-    if fixed:
-        return dict(feeds[0]), 1
-    first = {n: a.shape for n, a in feeds[0].items()}
-    feeds = [f for f in feeds if {n: a.shape for n, a in f.items()} == first]
-    whole = {n: np.concatenate([f[n] for f in feeds]) if a.ndim else a for n, a in feeds[0].items()}
-    return whole, len(feeds)
+    shapes = [v.shape for v in model.graph.inputs]
+    if any(shape and len(shape) and isinstance(shape[0], int) for shape in shapes):
+        most = 1
+    chosen: list[Arrays] = []
+    for feed in feeds:
+        if len(chosen) == most:
+            break
+        if not chosen or all(a.shape == chosen[0][n].shape for n, a in feed.items()):
+            chosen.append(feed)
+    first = chosen[0]
+    whole = {
+        n: np.concatenate([f[n] for f in chosen]) if first[n].ndim else first[n] for n in first
+    }
+    return whole, len(chosen)
 
 
 def _trained(graph: ir.Graph) -> list[ir.Value]:

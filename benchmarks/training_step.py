@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -55,8 +54,7 @@ def main() -> None:
         print("torch and onnx2fx are not installed: nothing to compare with", file=sys.stderr)
     for name in args.models:
         entry = zoo[name]
-        feeds = list(islice(entry.calib(), args.batch or BATCHES[name]))
-        step = training_step(Path(entry.onnx), feeds)
+        step = training_step(Path(entry.onnx), entry.calib(), args.batch or BATCHES[name])
         found[name] = {**measure(step, args, compared=compared), "batch": step.batch}
         print(f"  {name}", file=sys.stderr)
     print(f"\n### a training step, threads: {args.threads}\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -47,8 +46,8 @@ def training_graphs(monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_those_of_torch(zoo, training_graphs, name):
     count, tolerance = MODELS[name]
-    feeds = list(islice(zoo[name].calib(), 2))
-    step = training_graphs.training_step(Path(zoo[name].onnx), feeds, timed=False)
+    entry = zoo[name]
+    step = training_graphs.training_step(Path(entry.onnx), entry.calib(), 2, timed=False)
     assert step.frozen == ()
     assert len(step.weights) == count
     found = step.runner()()
