@@ -208,7 +208,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             towards what the float network puts out for the calibration data, with options after a
             colon: ``pact``; in the static scheme.
         steps: for how many steps.
-        learning_rate: the highest; parameters may have multiples of it.
+        learning_rate: the highest, as a share of the size of what is trained in each step.
         loss: what is made small: the divergence of classes (``kl``), the squared error of outputs
             (``mse``), or the one of outputs that are classes and the other of the rest (``auto``).
         overrides: other settings for some nodes and tensors.
@@ -248,7 +248,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     tweak_norms: bool = False
     fine_tune: str = ""
     steps: Annotated[int, Meta(ge=1)] = 300
-    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
     loss: Literal["auto", "kl", "mse"] = "auto"
     overrides: tuple[Override, ...] = ()
 

@@ -26,7 +26,7 @@ def main(name: str, make: Callable[[Job, argparse.Namespace], Backward]) -> None
     parser = argparse.ArgumentParser(prog=name)
     parser.add_argument("folder")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=32, help="taken where the graph has no own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")

@@ -195,9 +195,9 @@ def import_(folder: Path, *, output: Path, **given: Any) -> None:  # noqa: ANN40
 @click.option(
     "--lr",
     type=click.FloatRange(min=0, min_open=True),
-    default=1e-3,
+    default=3e-3,
     show_default=True,
-    help="The highest learning rate.",
+    help="The highest learning rate, as a share of the size of each array.",
 )
 @click.option(
     "--schedule",

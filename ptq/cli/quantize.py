@@ -213,9 +213,9 @@ _MADE_FROM = {
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
-    default=1e-3,
+    default=3e-3,
     show_default=True,
-    help="With --fine-tune, the highest; ranges have multiples of it.",
+    help="With --fine-tune, the highest, as a share of the size of each array.",
 )
 @click.option(
     "--loss",

@@ -194,7 +194,7 @@ class _Building:
             assert array is not None
             start = WeightStart(name, array, start_weight(site, array), site.weight_axis)
             trained = start.qtype.bits <= self.widths.weights
-            parameter = Parameter(name, array, "weight")
+            parameter = Parameter(name, array, "weight", rate=_size(array))
             parameters = self.method.weight_parameters(start) if trained else ()
             make = self.method.weight if trained else _Fixed.weight
             self.starts[name] = start
@@ -217,7 +217,7 @@ class _Building:
         name = name_of(given)
         value = self.inputs.get(name)
         if value is None:
-            value = self._input(Parameter(name, array, "bias"), node)
+            value = self._input(Parameter(name, array, "bias", rate=_size(array)), node)
         self.biases[node] = name
         if site.rule.integer_bias and reader is site.node and site.bias is not None:
             scale = self.weights[name_of(site.weight)].scale  # type: ignore[arg-type]
@@ -339,6 +339,15 @@ class _Fixed:
     @staticmethod
     def weight(tape: Tape, w: ir.Value, p: Mapping[str, ir.Value], start: WeightStart) -> Faked:
         return fixed_weight(tape, w, start)
+
+
+def _size(array: np.ndarray) -> float:
+    """Return the root mean square of an array: it learns in proportion; 1 where there is nothing.
+
+    Optimizers like Adam move every number by about the learning rate in a step. Weights of 0.03, as
+    transformers have them, would be gone before weights of 0.3 have begun to learn.
+    """
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) or 1.0
 
 
 def _source_of(name: str, plan: Plan) -> str:

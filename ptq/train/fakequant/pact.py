@@ -41,7 +41,7 @@ class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
     )
 
     decay: Annotated[float, Meta(ge=0)] = 1e-4
-    rate: Annotated[float, Meta(ge=0)] = 10.0
+    rate: Annotated[float, Meta(ge=0)] = 1.0
     mirrored: bool = False
 
     def activation_parameters(self, start: ActivationStart) -> Sequence[Parameter]:
