@@ -19,7 +19,7 @@ QCodeObjective = Literal["mse", "kl", "output"]
 FileFormat = Literal["qdq", "integer"]
 Format = Literal["qdq", "integer", "both"]
 Scheme = Literal["static", "dynamic", "weight-only", "auto"]
-Rounding = Literal["nearest", "gptq"]
+Rounding = Literal["nearest", "gptq", "adaround", "brecq", "qdrop"]
 Preference = Literal["speed", "size"]
 
 #: The width of what integer kernels take.
@@ -195,7 +195,10 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         seed: seed of everything random (only random and made-up calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.
         rounding: how weights are rounded: each to the ``nearest`` code, or with ``gptq`` so that
-            the outputs of layers change least on calibration data; not in the dynamic scheme.
+            the outputs of layers change least on calibration data; ``adaround`` learns by gradient
+            descent which are rounded up, layer by layer with the activation functions behind them,
+            ``brecq`` block by block, and ``qdrop`` likewise with activations quantized at random;
+            not in the dynamic scheme.
         bias_correct: whether biases make up for what the rounding of weights takes from each
             channel on the average, on calibration data; not in the dynamic scheme.
         protect: the SQNR that the outputs should have on calibration data, in decibels: the layers
@@ -285,6 +288,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 raise ConfigError(
                     f"{option} means nothing to --scheme {self.scheme}; use --scheme static"
                 )
+        if self.rounding == "qdrop" and self.scheme == "weight-only":
+            raise ConfigError(
+                "--rounding qdrop quantizes activations at random, and --scheme weight-only leaves "
+                "them in float; use --rounding brecq"
+            )
         if self.qcode_objective != "mse" and self.calib.partition(":")[0] != "qcode":
             raise ConfigError(
                 f"--qcode-objective {self.qcode_objective} needs --calib qcode, not {self.calib}"

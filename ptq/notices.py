@@ -23,6 +23,9 @@ _LEAST_SQNR_DB = 10.0
 _DONE: dict[Step, str] = {
     "seqmse": "choosing the ranges of {} weights by outputs",
     "gptq": "rounding {} weights by GPTQ",
+    "adaround": "rounding {} weights by AdaRound",
+    "brecq": "rounding {} weights by BRECQ",
+    "qdrop": "rounding {} weights by QDrop",
     "bias correction": "correcting {} biases",
     "norm tweaking": "tweaking {} layer norms",
     "fine-tuning": "fine-tuning {} weights and the ranges around them",
@@ -67,6 +70,8 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
         yield _protected(found.protection)
     # a step that found nothing to change has nothing to say
     yield from (_refined(step) for step in found.refinements if step.layers)
+    for step in found.refinements:
+        yield from _left(step)
     if found.emitted.widened:
         yield (
             f"{len(found.emitted.widened)} weights got larger scales so that the bias fits "
@@ -103,6 +108,14 @@ def _refined(done: Refinement) -> str:
         return f"{what} {right}" if done.kept else f"{what} {right}: not done"
     change = f"takes the outputs on calibration data from {before}"
     return f"{what} {change} to {after}" if done.kept else f"{what} {change} to {after}: not done"
+
+
+def _left(done: Refinement) -> Iterator[str]:
+    """Yield which layers a step could not change, those of one reason together."""
+    for reason in dict.fromkeys(done.left.values()):
+        names = [name for name, why in done.left.items() if why == reason]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield f"{', '.join(names[:_NAMED])}{more} left out by {done.step}: {reason}"
 
 
 def _data(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from ptq.config import Rounding
 from ptq.data.feeds import Feed
 from ptq.graph.biases import bias_slots
 from ptq.graph.expected_errors import expected_errors
@@ -18,10 +19,13 @@ from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.plan import Decision
 from ptq.progress import Stages
+from ptq.reconstructing import Network, Reconstruction, Reconstructor, layers_of
 from ptq.report.refinement import Refinement, Step
 from ptq.rounding import Halves, layer_by_layer, passes, round_weights
 from ptq.runtime.weight_errors import mean_errors
 from ptq.source import Source
+from ptq.train.block_graph import FakeActivation
+from ptq.train.reconstruct import Descent
 from ptq.tweaking import norm_tweaks
 from ptq.tweaking import passes as tweak_passes
 
@@ -56,16 +60,31 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Taken(Generic[T]):
+    """What a step found.
+
+    Attributes:
+        found: with what was found before.
+        layers: how many layers it changed.
+        left: the layers that it could not change, with the reason.
+    """
+
+    found: T
+    layers: int
+    left: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class RefiningStep(Generic[T]):
     """One way of making a quantized model better.
 
     Attributes:
         name: of it.
-        take: returns what it makes of what was found before, and how many layers it changed.
+        take: returns what it makes of what was found before.
     """
 
     name: Step
-    take: Callable[[T], tuple[T, int]]
+    take: Callable[[T], Taken[T]]
 
 
 def take_steps(
@@ -88,21 +107,21 @@ def take_steps(
     best, least = start, error(start)
     done: list[Refinement] = []
     for step in steps:
-        found, layers = step.take(best)
-        after = error(found)
+        taken = step.take(best)
+        after = error(taken.found)
         done.append(
             Refinement(
                 step=step.name,
-                layers=layers,
+                layers=taken.layers,
                 samples=samples,
                 before_db=None if labelled else _decibels(least),
                 after_db=None if labelled else _decibels(after),
                 kept=after < least,
-                top1=(1.0 - least, 1.0 - after) if labelled else None,
+                left=dict(taken.left),
             )
         )
         if after < least:
-            best, least = found, after
+            best, least = taken.found, after
     return best, tuple(done)
 
 
@@ -120,7 +139,8 @@ class Refiner:
         stages: told of what takes time.
         threads: within an operator.
         means: of channels of tensors, where they are known without samples.
-        labelled: whether the error is a share of wrong answers.
+        activations: what is quantized beside weights.
+        seed: of what is random.
     """
 
     source: Source
@@ -132,22 +152,17 @@ class Refiner:
     stages: Stages
     threads: int
     means: Mapping[str, F64] = field(default_factory=dict)
-    labelled: bool = False
+    activations: Sequence[FakeActivation] = ()
+    seed: int = 0
 
     def refine(
-        self,
-        *,
-        ranges: bool,
-        gptq: bool,
-        biases: bool,
-        norms: bool = False,
-        train: Callable[[Refined], tuple[Refined, int]] | None = None,
+        self, *, ranges: bool, rounding: Rounding, biases: bool, norms: bool = False
     ) -> tuple[Refined, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
 
         Args:
             ranges: whether to choose ranges of weights by the outputs of their layers.
-            gptq: whether to round weights by GPTQ.
+            rounding: how to round weights.
             biases: whether to correct biases.
             norms: whether to tweak layer norms.
             train: trains what was found, if that is wanted.
@@ -155,8 +170,11 @@ class Refiner:
         steps: list[RefiningStep[Refined]] = []
         if ranges:
             steps.append(RefiningStep("seqmse", self._shrunk))
-        if gptq:
+        if rounding == "gptq":
             steps.append(RefiningStep("gptq", self._rounded))
+        elif rounding != "nearest":
+            how: Reconstruction = rounding
+            steps.append(RefiningStep(how, lambda before: self._reconstructed(before, how)))
         if biases:
             steps.append(RefiningStep("bias correction", self._corrected))
         if norms:
@@ -171,7 +189,7 @@ class Refiner:
             labelled=self.labelled,
         )
 
-    def _shrunk(self, before: Refined) -> tuple[Refined, int]:
+    def _shrunk(self, before: Refined) -> Taken[Refined]:
         """Return factors of the ranges of weights, and of how many weights they are."""
 
         def emit(found: Mapping[str, F64 | None]) -> tuple[Model, Mapping[str, QTensor]]:
@@ -188,9 +206,9 @@ class Refiner:
                 on_feed=step,
             )
         factors = _known(found)
-        return replace(before, factors=factors), len(factors)
+        return Taken(replace(before, factors=factors), len(factors))
 
-    def _rounded(self, before: Refined) -> tuple[Refined, int]:
+    def _rounded(self, before: Refined) -> Taken[Refined]:
         """Return weights rounded by GPTQ, and how many they are."""
         with self.stages.stage("round", passes(self.sites) * len(self.feeds)) as step:
             weights = round_weights(
@@ -201,9 +219,25 @@ class Refiner:
                 threads=self.threads,
                 on_feed=step,
             )
-        return replace(before, weights=weights), len(weights)
+        return Taken(replace(before, weights=weights), len(weights))
 
-    def _corrected(self, before: Refined) -> tuple[Refined, int]:
+    def _reconstructed(self, before: Refined, how: Reconstruction) -> Taken[Refined]:
+        """Return weights with which blocks put out what they do in float."""
+        network = Network(
+            self.source.model,
+            self.source.folder,
+            layers_of(self.sites),
+            self.activations,
+            lambda found: self.emit(replace(before, weights={**before.weights, **found})),
+        )
+        descent = Descent(seed=self.seed)
+        reconstructor = Reconstructor(network, how, self.feeds, descent, self.threads)
+        with self.stages.stage("reconstruct", len(reconstructor.blocks())) as step:
+            found = reconstructor.run(step)
+        weights = {**before.weights, **found.weights}
+        return Taken(replace(before, weights=weights), len(found.weights), found.left)
+
+    def _corrected(self, before: Refined) -> Taken[Refined]:
         """Return what to add to biases, and to how many."""
         quantized, _ = self.emit(before)
         tapped = tap_weight_errors(self.source.model, quantized, bias_slots(self.sites))
@@ -213,9 +247,9 @@ class Refiner:
             )
         known = expected_errors(self.source.model, quantized, bias_slots(self.sites), self.means)
         shifts = {**shifts, **known}
-        return replace(before, shifts=shifts), len(shifts)
+        return Taken(replace(before, shifts=shifts), len(shifts))
 
-    def _tweaked(self, before: Refined) -> tuple[Refined, int]:
+    def _tweaked(self, before: Refined) -> Taken[Refined]:
         """Return how layer norms are tweaked, and how many."""
         model = self.source.model
         with self.stages.stage("tweak", tweak_passes(model) * len(self.feeds)) as step:
@@ -227,7 +261,7 @@ class Refiner:
                 threads=self.threads,
                 on_feed=step,
             )
-        return replace(before, norms=norms), len(norms)
+        return Taken(replace(before, norms=norms), len(norms))
 
 
 def _known(found: Mapping[str, F64 | None]) -> dict[str, F64]:

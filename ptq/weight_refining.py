@@ -16,7 +16,7 @@ from ptq.looked_at import LookedAt
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.progress import Stages
-from ptq.refining import RefiningStep, take_steps
+from ptq.refining import RefiningStep, Taken, take_steps
 from ptq.report.refinement import Refinement
 from ptq.runtime.weight_errors import mean_errors
 from ptq.source import Source
@@ -66,14 +66,14 @@ class WeightRefiner:
         rounder = WeightRounder(self.source.model, self.source.folder, self.written, self.threads)
         feeds = looked_at.refined_on
 
-        def rounded(_: RoundedWeights) -> tuple[RoundedWeights, int]:
+        def rounded(_: RoundedWeights) -> Taken[RoundedWeights]:
             with self.stages.stage("round", rounder.passes() * len(feeds)) as step:
                 found = rounder.round(feeds, biases=biases, on_feed=step)
-            return found, len(found.weights)
+            return Taken(found, len(found.weights))
 
-        def corrected(before: RoundedWeights) -> tuple[RoundedWeights, int]:
+        def corrected(before: RoundedWeights) -> Taken[RoundedWeights]:
             shifts = self._shifts(rounder, before, feeds)
-            return RoundedWeights(before.weights, shifts), len(shifts)
+            return Taken(RoundedWeights(before.weights, shifts), len(shifts))
 
         steps: list[RefiningStep[RoundedWeights]] = []
         if gptq:

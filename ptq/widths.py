@@ -269,7 +269,7 @@ class _Widths:
     ) -> Mapping[int, Mapping[str, QTensor]]:
         """Return the weights at the widths that are measured, rounded as the settings say."""
         written = {bits: nearest[bits] for bits in _MEASURED}
-        if self.config.rounding != "gptq":
+        if self.config.rounding == "nearest":
             return written
         quantized, _ = self.work.emitted(self.version)
         sites = self._sites

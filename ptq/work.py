@@ -63,8 +63,8 @@ from ptq.shrinking import best_factors, shrunk
 from ptq.source import Source, find_configured_sites, require_sites
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
-from ptq.train.network import Widths, with_quantizers
-from ptq.trial import LabelTrial, Trial
+from ptq.train.block_graph import fake_activations
+from ptq.trial import Trial
 from ptq.version import Version
 from ptq.weights.base import WeightQuantizer
 from ptq.weights.seqmse import SeqMseQuantizer
@@ -162,9 +162,15 @@ class Work:
         looked_at = self._looked_at()
         trial = self._trial(looked_at)
 
+        # of the factors that steps try one after the other, those of the last: ranges take time
+        known: list[tuple[Mapping[str, F64], KnownWeights]] = []
+
         def emit(refined: Refined) -> tuple[Model, Mapping[str, QTensor]]:
             model = self.source.model.clone()
-            return model, self._emit(model, kept, plan, refined=refined).tensors
+            if not known or known[0][0] is not refined.factors:
+                known[:] = [(refined.factors, KnownWeights())]
+            emitted = self._emit(model, kept, plan, refined=refined, known=known[0][1])
+            return model, emitted.tensors
 
         def choose(site: Site, written: QTensor, halves: Halves) -> F64 | None:
             method = self.overrides.weight(site.name).range_method
@@ -177,11 +183,12 @@ class Work:
             self.source, self._sites(kept), emit, choose,
             lambda model: trial.error(to_bytes(model)),
             looked_at.refined_on, self.stages, self.threads,
-            known_means(self.source) if config.data_free else {}, looked_at.labels is not None,
+            known_means(self.source) if config.data_free else {},
+            fake_activations(self._sites(kept), plan.tensors), config.seed,
         )  # fmt: skip
         found, done = refiner.refine(
             ranges=config.searches_weights,
-            gptq=config.rounding == "gptq",
+            rounding=config.rounding,
             biases=config.corrects_biases,
             norms=config.tweak_norms,
             train=partial(self._trained, version) if config.fine_tune else None,

@@ -176,12 +176,13 @@ _MADE_FROM = {
 )
 @click.option(
     "--rounding",
-    type=click.Choice(["nearest", "gptq"]),
+    type=click.Choice(["nearest", "gptq", "adaround", "brecq", "qdrop"]),
     default="nearest",
     show_default=True,
     help="Each weight to its nearest code; or by GPTQ, so that the outputs of layers change least "
-    "on calibration data: for some seconds to minutes more, free at run time. Static and "
-    "weight-only.",
+    "on calibration data: for some seconds to minutes more, free at run time; or as gradient "
+    "descent learns it, for minutes: layer by layer (adaround), block by block (brecq), or so with "
+    "activations quantized at random (qdrop). Static and weight-only.",
 )
 @click.option(
     "--bias-correct/--no-bias-correct",

@@ -6,9 +6,11 @@ from typing import Literal
 
 import msgspec
 
-#: Ranges of weights chosen by outputs, weights rounded by GPTQ, corrected biases, or layer norms
-#: with other factors and shifts; or all of it trained.
-Step = Literal["seqmse", "gptq", "bias correction", "norm tweaking", "fine-tuning"]
+#: Ranges of weights chosen by outputs, weights rounded by GPTQ or by reconstruction, corrected
+#: biases, or layer norms with other factors and shifts.
+Step = Literal[
+    "seqmse", "gptq", "adaround", "brecq", "qdrop", "bias correction", "norm tweaking"
+]
 
 
 class Refinement(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +24,7 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
             those; ``None`` if exact.
         after_db: with it.
         kept: whether it is in the file: not where it made the outputs worse.
-        top1: shares of right answers before and after, in 0..1, where labels are what counts.
+        left: layers that it could not change, with the reason.
     """
 
     step: Step
@@ -31,4 +33,4 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
     before_db: float | None
     after_db: float | None
     kept: bool
-    top1: tuple[float, float] | None = None
+    left: dict[str, str] = {}

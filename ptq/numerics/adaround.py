@@ -1,0 +1,146 @@
+"""AdaRound: learn for each weight whether it is rounded up or down.
+
+A weight is ``s · (clip(floor(w/s) + h(V) + z, qmin, qmax) - z)``, where ``h`` goes from 0 to 1:
+``clip(σ(V) (ζ - γ) + γ, 0, 1)``. ``V`` is learned by gradient descent, and a term that grows in
+weight drives ``h`` to 0 or 1.
+
+Reference: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020,
+equations 21 to 25.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptq.numerics.affine import QTensor, per_element
+from ptq.numerics.arrays import F32, AnyArray
+
+#: How far the sigmoid is stretched, so that 0 and 1 are reached.
+_ZETA, _GAMMA = 1.1, -0.1
+
+#: Decay of the means of the gradient and of its square, and what keeps from dividing by 0 (Kingma
+#: and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015).
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+#: So many numbers are updated at once that what is in between stays in the cache.
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Annealing:
+    """How a descent goes on, from free weights to codes.
+
+    Attributes:
+        rate: the learning rate at first; it ends at a tenth.
+        pressure: the weight of the term that draws weights to their codes, at first and in the
+            end: so many times the error with weights rounded to nearest, if all are half way.
+            With 1 all the way, a quarter of the weights of correlated inputs stay half way in 500
+            steps; with 10 in the end, one of twenty.
+        beta: the exponent of that term, likewise.
+        free: the share of the steps before it begins.
+    """
+
+    rate: float = 0.1
+    pressure: tuple[float, float] = (1.0, 10.0)
+    beta: tuple[float, float] = (20.0, 2.0)
+    free: float = 0.2
+
+    def at(self, progress: float) -> tuple[float, float, float]:
+        """Return rate, pressure and exponent when so much of the descent is done, in 0..1."""
+        rate = self.rate * (0.55 + 0.45 * math.cos(math.pi * progress))
+        drawn = (progress - self.free) / (1.0 - self.free)
+        if drawn < 0.0:
+            return rate, 0.0, self.beta[0]
+        first, last = self.pressure
+        share = 0.5 * (1.0 + math.cos(math.pi * drawn))
+        beta = self.beta[1] + (self.beta[0] - self.beta[1]) * share
+        return rate, first * (last / first) ** drawn, beta
+
+
+class SoftWeight:
+    """A weight between its codes.
+
+    Args:
+        array: the weight, float32.
+        tensor: how it is written: scales and zero points stay.
+    """
+
+    def __init__(self, array: AnyArray, tensor: QTensor) -> None:
+        self.tensor = tensor
+        qtype = tensor.qparams.qtype
+        scale, zero_point = per_element(tensor.qparams, tensor.codes.shape)
+        shape = array.shape
+        self.scale = np.broadcast_to(scale, tensor.codes.shape).reshape(shape).astype(np.float32)
+        zeros = np.broadcast_to(zero_point, tensor.codes.shape).reshape(shape).astype(np.float32)
+        steps = array / self.scale
+        below = np.floor(steps)
+        rest = np.clip(steps - below, 0.0, 1.0)
+        # the inverse of h; 0 and 1 are within what the stretched sigmoid reaches
+        self.v: F32 = -np.log((_ZETA - _GAMMA) / (rest - _GAMMA) - 1.0).astype(np.float32)
+        self.zero_point = zeros
+        self.below = below
+        self.lo: F32 = qtype.qmin - zeros - below
+        self.hi: F32 = qtype.qmax - zeros - below
+        self._mean = np.zeros_like(self.v)
+        self._square = np.zeros_like(self.v)
+        self._steps = 0
+
+    def h(self) -> F32:
+        """Return how far each weight is on its way up, 0 to 1."""
+        h: F32 = _sigmoid(self.v) * np.float32(_ZETA - _GAMMA) + np.float32(_GAMMA)
+        return np.clip(h, 0.0, 1.0, out=h)
+
+    def values(self) -> F32:
+        """Return the weight as it is now, between its codes."""
+        return (self.below + np.clip(self.h(), self.lo, self.hi)) * self.scale
+
+    def rounded(self) -> QTensor:
+        """Return the weight in codes: up where that is nearer than down."""
+        up = self.v >= 0.0
+        codes = self.below + np.clip(up, self.lo, self.hi) + self.zero_point
+        old = self.tensor
+        new = codes.astype(old.codes.dtype).reshape(old.codes.shape)
+        return QTensor(np.ascontiguousarray(new), old.qparams)
+
+    def undecided(self) -> float:
+        """Return the share of weights that are not within a hundredth of up or down."""
+        h = np.clip(self.h(), self.lo, self.hi)
+        return float(np.mean(np.abs(h - np.rint(h)) > 0.01))
+
+    def step(self, gradient: AnyArray, *, rate: float, pressure: float, beta: float) -> None:
+        """Take one step of Adam.
+
+        Args:
+            gradient: of the loss, by the weight as `values` returns it.
+            rate: the learning rate.
+            pressure: the weight of ``1 - |2h - 1|^beta``, which is added to the loss; 0 for none.
+            beta: the larger, the more only those near up or down are drawn there.
+        """
+        self._steps += 1
+        first = 1.0 - _BETA1**self._steps
+        second = 1.0 - _BETA2**self._steps
+        flat = [x.reshape(-1) for x in (self.v, gradient, self.scale, self.lo, self.hi)]
+        mean, square = self._mean.reshape(-1), self._square.reshape(-1)
+        for start in range(0, flat[0].size, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            v, by_weight, scale, lo, hi = (x[part] for x in flat)
+            sigmoid = _sigmoid(v)
+            h = sigmoid * (_ZETA - _GAMMA) + _GAMMA
+            # from there on, only this term moves what has left its code's range
+            g = by_weight * scale * ((h >= lo) & (h <= hi))
+            if pressure:
+                side = 2.0 * np.clip(h, 0.0, 1.0) - 1.0
+                g -= pressure * 2.0 * beta * np.sign(side) * np.abs(side) ** (beta - 1.0)
+            g *= sigmoid * (1.0 - sigmoid) * (_ZETA - _GAMMA) * ((h > 0.0) & (h < 1.0))
+            mean[part] += (1.0 - _BETA1) * (g - mean[part])
+            square[part] += (1.0 - _BETA2) * (g * g - square[part])
+            v -= rate / first * mean[part] / (np.sqrt(square[part] / second) + _EPSILON)
+
+
+def _sigmoid(x: F32) -> F32:
+    negated: F32 = np.exp(-x)
+    negated += 1.0
+    return np.divide(np.float32(1.0), negated, out=negated)

@@ -1,0 +1,43 @@
+"""Weights rounded by reconstruction: from the settings to the file."""
+
+from functools import partial
+
+import pytest
+
+import ptq
+from ptq.options import RunOptions
+from ptq.train.reconstruct import Descent
+
+#: The settings of most tests.
+TWO = {"bits": 2, "weights_symmetric": False, "place": ("all",)}
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Let descents be short."""
+    monkeypatch.setattr("ptq.refining.Descent", partial(Descent, iterations=60))
+
+
+@pytest.mark.parametrize("how", ["adaround", "brecq", "qdrop"])
+def test_weights_of_two_bits_come_near_the_float_model(quantized, digits, few_steps, how):
+    options = RunOptions(samples=32, evaluation=str(digits.evaluation))
+    plain = quantized(**TWO, options=options).report.accuracy
+    found = quantized(**TWO, options=options, rounding=how).report
+    (step,) = found.refinements
+    assert (step.step, step.kept, step.left) == (how, True, {})
+    assert found.accuracy.sqnr_db > plain.sqnr_db + 3
+    assert any(how in n.lower() for n in found.notices)
+
+
+def test_the_same_seed_gives_the_same_file(quantized, few_steps):
+    options = RunOptions(samples=16)
+    files = [
+        quantized(**TWO, options=options, rounding="qdrop", seed=3).output.read_bytes()
+        for _ in range(2)
+    ]
+    assert files[0] == files[1]
+
+
+def test_activations_stay_in_float_where_only_weights_are_quantized():
+    with pytest.raises(ptq.ConfigError, match="qdrop"):
+        ptq.QuantizeConfig(scheme="weight-only", rounding="qdrop")
