@@ -25,6 +25,9 @@ _ZETA, _GAMMA = 1.1, -0.1
 #: and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015).
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
+#: What is taken for 0 where its logarithm is needed.
+_TINY = 1e-30
+
 #: So many numbers are updated at once that what is in between stays in the cache.
 _CHUNK = 1 << 16
 
@@ -120,24 +123,47 @@ class SoftWeight:
             beta: the larger, the more only those near up or down are drawn there.
         """
         self._steps += 1
-        first = 1.0 - _BETA1**self._steps
-        second = 1.0 - _BETA2**self._steps
-        flat = [x.reshape(-1) for x in (self.v, gradient, self.scale, self.lo, self.hi)]
-        mean, square = self._mean.reshape(-1), self._square.reshape(-1)
-        for start in range(0, flat[0].size, _CHUNK):
+        first, second = 1.0 - _BETA1**self._steps, 1.0 - _BETA2**self._steps
+        given = (self.v, gradient, self.scale, self.lo, self.hi, self._mean, self._square)
+        flat = [x.reshape(-1) for x in given]
+        for start in range(0, self.v.size, _CHUNK):
             part = slice(start, start + _CHUNK)
-            v, by_weight, scale, lo, hi = (x[part] for x in flat)
-            sigmoid = _sigmoid(v)
-            h = sigmoid * (_ZETA - _GAMMA) + _GAMMA
-            # from there on, only this term moves what has left its code's range
-            g = by_weight * scale * ((h >= lo) & (h <= hi))
-            if pressure:
-                side = 2.0 * np.clip(h, 0.0, 1.0) - 1.0
-                g -= pressure * 2.0 * beta * np.sign(side) * np.abs(side) ** (beta - 1.0)
-            g *= sigmoid * (1.0 - sigmoid) * (_ZETA - _GAMMA) * ((h > 0.0) & (h < 1.0))
-            mean[part] += (1.0 - _BETA1) * (g - mean[part])
-            square[part] += (1.0 - _BETA2) * (g * g - square[part])
-            v -= rate / first * mean[part] / (np.sqrt(square[part] / second) + _EPSILON)
+            v, by_weight, scale, lo, hi, mean, square = (x[part] for x in flat)
+            g = _by_v(v, by_weight, (scale, lo, hi), pressure, beta)
+            mean += (1.0 - _BETA1) * (g - mean)
+            g *= g
+            square += (1.0 - _BETA2) * (g - square)
+            root = np.sqrt(square)
+            root *= 1.0 / math.sqrt(second)
+            root += _EPSILON
+            v -= (rate / first) * mean / root
+
+
+def _by_v(
+    v: F32, by_weight: F32, grid: tuple[F32, F32, F32], pressure: float, beta: float
+) -> F32:
+    """Return the gradient of the loss, and of what draws weights to their codes, by V."""
+    scale, lo, hi = grid
+    sigmoid = _sigmoid(v)
+    h = sigmoid * np.float32(_ZETA - _GAMMA)
+    h += np.float32(_GAMMA)
+    g: F32 = by_weight * scale
+    g *= (h >= lo) & (h <= hi)  # a code at the end of its grid stays there
+    if pressure:
+        side = 2.0 * h - 1.0
+        # |2h - 1|^(beta - 1), which is 0 half way
+        size = np.maximum(np.abs(side), np.float32(_TINY))
+        np.log(size, out=size)
+        size *= beta - 1.0
+        np.exp(size, out=size)
+        size *= pressure * 2.0 * beta
+        g -= np.copysign(size, side)
+    g *= (h > 0.0) & (h < 1.0)
+    slope = 1.0 - sigmoid
+    slope *= sigmoid
+    slope *= np.float32(_ZETA - _GAMMA)
+    g *= slope
+    return g
 
 
 def _sigmoid(x: F32) -> F32:

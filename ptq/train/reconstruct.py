@@ -36,7 +36,7 @@ from ptq.train.blocks import Block
 from ptq.train.streams import Stream
 
 #: A batch has about so many values in all of the block, and so many samples at most.
-_VALUES, _MOST_BATCH = 1 << 21, 32
+_VALUES, _MOST_BATCH = 1 << 19, 32
 
 #: Batches on which it is measured whether rounding came out better than to nearest.
 _MEASURED = 16
