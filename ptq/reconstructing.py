@@ -13,10 +13,11 @@ import numpy as np
 from ptq.data.feeds import Feed
 from ptq.errors import UnsupportedError
 from ptq.graph.cut import Tapped
-from ptq.graph.passes.edit import constant
+from ptq.graph.passes.edit import constant, is_op
 from ptq.graph.site import Site, Sites
 from ptq.graph.site_weights import unsaturated
 from ptq.graph.types import Model
+from ptq.graph.weight_layers import WeightLayer
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F32, AnyArray
 from ptq.runtime.session import Session, open_session, run
@@ -101,6 +102,21 @@ def _layer(site: Site) -> Layer | None:
     sharing = frozenset(user.name or "" for user, _ in site.weight.uses())
     settle = partial(unsaturated, site, array)
     return Layer(site.name, site.weight.name or "", array, sharing, settle)
+
+
+def dense_layers(model: Model, layers: Sequence[WeightLayer]) -> tuple[Layer, ...]:
+    """Return the layers of a network of which only weights are quantized, but recurrent ones."""
+    readers: dict[str, set[str]] = {}
+    for node in model.graph:
+        for value in node.inputs:
+            if value is not None:
+                readers.setdefault(value.name or "", set()).add(node.name or "")
+    recurrent = {n.name for n in model.graph if is_op(n, "GRU", "LSTM", "RNN")}
+    return tuple(
+        Layer(y.node, y.weight, y.array, frozenset(readers[y.weight]))
+        for y in layers
+        if y.node not in recurrent
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

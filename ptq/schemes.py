@@ -191,10 +191,12 @@ class SchemeWriter:
 
         self._emit(self.source.model.clone(), form, kept, quantize_weight=record)
         refiner = WeightRefiner(
-            self.source, written, emit, self.inputs.calibration, self.stages, threads
+            self.source, written, emit, self.inputs.calibration, self.stages, threads,
+            self.config.seed,
+        )  # fmt: skip
+        self.refined, done = refiner.refine(
+            rounding=self.config.rounding, biases=self.config.bias_correct
         )
-        gptq = self.config.rounding == "gptq"
-        self.refined, done = refiner.refine(gptq=gptq, biases=self.config.bias_correct)
         if any(step.kept for step in done):
             version = self.write(path, form, kept)
         return replace(version, refinements=done)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from ptq.config import Rounding
 from ptq.data.dataset import Dataset
 from ptq.data.feeds import Feed
 from ptq.graph.save import to_bytes
@@ -16,10 +17,12 @@ from ptq.looked_at import LookedAt
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.progress import Stages
+from ptq.reconstructing import Network, Reconstruction, Reconstructor, dense_layers
 from ptq.refining import RefiningStep, Taken, take_steps
 from ptq.report.refinement import Refinement
 from ptq.runtime.weight_errors import mean_errors
 from ptq.source import Source
+from ptq.train.reconstruct import Descent
 from ptq.trial import Trial
 from ptq.weight_rounding import RoundedWeights, WeightRounder
 
@@ -41,6 +44,7 @@ class WeightRefiner:
         data: the calibration data.
         stages: told of what takes time.
         threads: within an operator.
+        seed: of what is random.
     """
 
     source: Source
@@ -49,16 +53,19 @@ class WeightRefiner:
     data: Dataset
     stages: Stages
     threads: int
+    seed: int = 0
 
-    def refine(self, *, gptq: bool, biases: bool) -> tuple[RoundedWeights, tuple[Refinement, ...]]:
+    def refine(
+        self, *, rounding: Rounding, biases: bool
+    ) -> tuple[RoundedWeights, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
 
         Harm is a larger error of the output of a typical sample, among those kept out.
 
-        With both, biases are corrected while weights are rounded, and then once more.
+        With GPTQ and biases, these are corrected while weights are rounded, and then once more.
 
         Args:
-            gptq: whether to round weights by GPTQ.
+            rounding: how to round weights.
             biases: whether to correct biases.
         """
         looked_at = LookedAt.of(list(islice(iter(self.data), _SAMPLES)))
@@ -76,8 +83,11 @@ class WeightRefiner:
             return Taken(RoundedWeights(before.weights, shifts), len(shifts))
 
         steps: list[RefiningStep[RoundedWeights]] = []
-        if gptq:
+        if rounding == "gptq":
             steps.append(RefiningStep("gptq", rounded))
+        elif rounding != "nearest":
+            how: Reconstruction = rounding
+            steps.append(RefiningStep(how, lambda _: self._reconstructed(rounder, how, feeds)))
         if biases:
             steps.append(RefiningStep("bias correction", corrected))
         return take_steps(
@@ -86,6 +96,27 @@ class WeightRefiner:
             lambda found: trial.error(to_bytes(self.emit(found))),
             samples=len(feeds),
         )
+
+    def _reconstructed(
+        self, rounder: WeightRounder, how: Reconstruction, feeds: Sequence[Feed]
+    ) -> Taken[RoundedWeights]:
+        """Return weights with which blocks put out what they do in float."""
+
+        def emit(found: Mapping[str, QTensor]) -> tuple[Model, Mapping[str, QTensor]]:
+            return rounder.simulated(RoundedWeights(found, {})), {**self.written, **found}
+
+        network = Network(
+            self.source.model,
+            self.source.folder,
+            dense_layers(self.source.model, rounder.layers),
+            (),
+            emit,
+        )
+        descent = Descent(seed=self.seed)
+        reconstructor = Reconstructor(network, how, feeds, descent, self.threads)
+        with self.stages.stage("reconstruct", len(reconstructor.blocks())) as step:
+            found = reconstructor.run(step)
+        return Taken(RoundedWeights(found.weights, {}), len(found.weights), found.left)
 
     def _shifts(
         self, rounder: WeightRounder, before: RoundedWeights, feeds: Sequence[Feed]

@@ -144,7 +144,8 @@ def reconstruct(problem: Problem, descent: Descent, *, drop: float = 0.0) -> Rec
 
 def _error(parts: Sequence[_Part], weights: Mapping[str, QTensor]) -> float:
     """Return the mean error over some batches of all streams."""
-    values = {name: tensor.dequantize() for name, tensor in weights.items()}
+    arrays = {name: array for name, (array, _) in parts[0].problem.weights.items()}
+    values = {n: tensor.dequantize().reshape(arrays[n].shape) for n, tensor in weights.items()}
     errors = [error for part in parts for error in part.errors(values)]
     return float(np.mean(errors))
 

@@ -41,3 +41,13 @@ def test_the_same_seed_gives_the_same_file(quantized, few_steps):
 def test_activations_stay_in_float_where_only_weights_are_quantized():
     with pytest.raises(ConfigError, match="qdrop"):
         ptq.QuantizeConfig(scheme="weight-only", rounding="qdrop")
+
+
+@pytest.mark.parametrize("how", ["adaround", "brecq"])
+def test_blocks_of_weights_are_rounded_too(quantized, few_steps, monkeypatch, how):
+    monkeypatch.setattr("ptq.weight_refining.Descent", partial(Descent, iterations=60))
+    options = RunOptions(samples=24)
+    found = quantized(scheme="weight-only", bits=2, options=options, rounding=how).report
+    (step,) = found.refinements
+    assert (step.step, step.kept, step.left) == (how, True, {})
+    assert step.after_db > step.before_db + 3
