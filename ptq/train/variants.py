@@ -19,6 +19,9 @@ from ptq.graph.save import to_bytes
 from ptq.runtime.session import Session, open_session
 from ptq.train.tape import Tape
 
+#: For about how many seconds ways are timed in all; beyond, the rules of thumb decide.
+_BUDGET = 30.0
+
 #: Appends one way to compute something from values, and returns the result.
 Way: TypeAlias = Callable[..., ir.Value]
 
@@ -41,6 +44,7 @@ class Variants:
     def __init__(self, chosen: Mapping[str, str] | None = None, *, timed: bool = False) -> None:
         self.chosen: dict[str, str] = dict(chosen or {})
         self.timed = timed
+        self.spent = 0.0
 
     def choose(
         self, key: str, ways: Mapping[str, Way], shapes: Sequence[Sequence[int]], usual: str
@@ -54,8 +58,10 @@ class Variants:
             usual: the way to take where nothing is known.
         """
         if self.chosen.get(key) not in ways:
-            timed = self.timed and len(ways) > 1
+            timed = self.timed and len(ways) > 1 and self.spent < _BUDGET
+            began = time.perf_counter()
             self.chosen[key] = fastest(ways, shapes) if timed else usual
+            self.spent += time.perf_counter() - began
         return self.chosen[key]
 
 
