@@ -339,7 +339,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         self.solver()
         self.weight_quantizer()
         if self.fine_tune:
-            self.training_method()
+            self.training_method().check_widths(self.bits, self.activation_bits)
         for override in self.overrides:
             override.require_known()
         if self.target == AUTO or load_target(self.target).runtime == "onnxruntime":

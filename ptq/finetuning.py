@@ -84,7 +84,7 @@ class Trainable:
             DataError: the samples do not make up a batch.
         """
         config = self.config
-        kind = "labels" if labels else config.loss
+        kind: LossKind = "labels" if labels else config.loss
         settings = JobSettings(
             method=config.fine_tune,
             weight_bits=config.bits,

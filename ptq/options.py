@@ -51,6 +51,7 @@ class RunOptions:
             then compared and timed one by one.
         force: whether existing files may be replaced.
         statistics: a statistics file of `ptq.calibrate`, in place of observing.
+        trained: a training job of this model that was trained, in place of training here.
         samples: how many calibration samples to use; ``None`` for all.
         evaluation: held-out data to measure accuracy on, in any form that calibration data has,
             or a data set that is open.
@@ -75,6 +76,7 @@ class RunOptions:
     page: Path | None = None
     force: bool = False
     statistics: Path | None = None
+    trained: Path | None = None
     samples: int | None = None
     evaluation: str | Dataset | None = None
     labels: Path | None = None

@@ -117,6 +117,7 @@ def take_steps(
                 before_db=None if labelled else _decibels(least),
                 after_db=None if labelled else _decibels(after),
                 kept=after < least,
+                top1=(1.0 - least, 1.0 - after) if labelled else None,
                 left=dict(taken.left),
             )
         )
@@ -139,6 +140,7 @@ class Refiner:
         stages: told of what takes time.
         threads: within an operator.
         means: of channels of tensors, where they are known without samples.
+        labelled: whether the error is a share of wrong answers.
         activations: what is quantized beside weights.
         seed: of what is random.
     """
@@ -154,9 +156,16 @@ class Refiner:
     means: Mapping[str, F64] = field(default_factory=dict)
     activations: Sequence[FakeActivation] = ()
     seed: int = 0
+    labelled: bool = False
 
     def refine(
-        self, *, ranges: bool, rounding: Rounding, biases: bool, norms: bool = False
+        self,
+        *,
+        ranges: bool,
+        rounding: Rounding,
+        biases: bool,
+        norms: bool = False,
+        train: Callable[[Refined], Taken[Refined]] | None = None,
     ) -> tuple[Refined, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
 

@@ -105,7 +105,7 @@ class Run:
         self.scheme = config.scheme
         if self.scheme == "static":
             self.writer = self.static = Work(
-                source, inputs, config, job.stages, job.options.threads
+                source, inputs, config, job.stages, job.options.threads, job.options.trained
             )
         else:
             if config.refines and inputs.calibration is None:

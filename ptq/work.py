@@ -52,7 +52,7 @@ from ptq.plan.replace import with_decisions
 from ptq.plan.request import Request
 from ptq.progress import Stages
 from ptq.ranging import Candidates, Part, Split, measurements, search, searched
-from ptq.refining import Refined, Refiner
+from ptq.refining import Refined, Refiner, Taken
 from ptq.report.data_free import DataFree
 from ptq.report.ranges import RangeSearch, range_line
 from ptq.rounding import Halves
@@ -64,7 +64,8 @@ from ptq.source import Source, find_configured_sites, require_sites
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
 from ptq.train.block_graph import fake_activations
-from ptq.trial import Trial
+from ptq.train.network import Widths, with_quantizers
+from ptq.trial import LabelTrial, Trial
 from ptq.version import Version
 from ptq.weights.base import WeightQuantizer
 from ptq.weights.seqmse import SeqMseQuantizer
@@ -86,7 +87,11 @@ _REFINED_SAMPLES = 80
 
 
 class Work:
-    """Writes static versions of one model: statistics are kept while sites go back to float."""
+    """Writes static versions of one model: statistics are kept while sites go back to float.
+
+    Attributes:
+        job: a training job of this model that was trained elsewhere; ``None`` to train here.
+    """
 
     def __init__(
         self,
@@ -95,8 +100,10 @@ class Work:
         config: QuantizeConfig,
         stages: Stages,
         threads: int,
+        job: Path | None = None,
     ) -> None:
         self.source = source
+        self.job = job
         self.inputs = inputs
         self.config = config
         self.stages = stages
@@ -185,6 +192,7 @@ class Work:
             looked_at.refined_on, self.stages, self.threads,
             known_means(self.source) if config.data_free else {},
             fake_activations(self._sites(kept), plan.tensors), config.seed,
+            looked_at.labels is not None,
         )  # fmt: skip
         found, done = refiner.refine(
             ranges=config.searches_weights,
@@ -358,7 +366,7 @@ class Work:
         network = with_quantizers(model, sites, version.plan, method, start, widths)
         return Trainable(network, sites, version.plan, self.source, self.config)
 
-    def _trained(self, version: Version, before: Refined) -> tuple[Refined, int]:
+    def _trained(self, version: Version, before: Refined) -> Taken[Refined]:
         """Return what training makes of a version, and of how many layers."""
         trainable = self.trainable(version, before)
         if self.job is not None:
@@ -368,7 +376,7 @@ class Work:
             assert data is not None, "refining asks for it"
             chosen_on = LookedAt.chosen(min(len(data), _REFINED_SAMPLES))
             found = fine_tune(trainable, before, data, chosen_on, self.stages, self.threads)
-        return found, len(found.given)
+        return Taken(found, len(found.given))
 
     def _trial(self, looked_at: LookedAt) -> Trial | LabelTrial:
         if looked_at.labels is not None:

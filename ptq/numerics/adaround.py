@@ -139,9 +139,7 @@ class SoftWeight:
             v -= (rate / first) * mean / root
 
 
-def _by_v(
-    v: F32, by_weight: F32, grid: tuple[F32, F32, F32], pressure: float, beta: float
-) -> F32:
+def _by_v(v: F32, by_weight: F32, grid: tuple[F32, F32, F32], pressure: float, beta: float) -> F32:
     """Return the gradient of the loss, and of what draws weights to their codes, by V."""
     scale, lo, hi = grid
     sigmoid = _sigmoid(v)

@@ -7,9 +7,16 @@ from typing import Literal
 import msgspec
 
 #: Ranges of weights chosen by outputs, weights rounded by GPTQ or by reconstruction, corrected
-#: biases, or layer norms with other factors and shifts.
+#: biases, layer norms with other factors and shifts, or all of it trained.
 Step = Literal[
-    "seqmse", "gptq", "adaround", "brecq", "qdrop", "bias correction", "norm tweaking"
+    "seqmse",
+    "gptq",
+    "adaround",
+    "brecq",
+    "qdrop",
+    "bias correction",
+    "norm tweaking",
+    "fine-tuning",
 ]
 
 
@@ -24,6 +31,7 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
             those; ``None`` if exact.
         after_db: with it.
         kept: whether it is in the file: not where it made the outputs worse.
+        top1: shares of right answers before and after, in 0..1, where labels are what counts.
         left: layers that it could not change, with the reason.
     """
 
@@ -33,4 +41,5 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
     before_db: float | None
     after_db: float | None
     kept: bool
+    top1: tuple[float, float] | None = None
     left: dict[str, str] = {}

@@ -142,7 +142,7 @@ def training_graph(
         made = tape.op("Identity", values[value.name or ""])
         made.name, made.dtype = state_output(name), ir.DataType.FLOAT
         graph.outputs.append(made)
-    found = differentiate(graph, values[LOSS], wanted, traced)
+    found = differentiate(graph, values[LOSS], wanted, traced, variants=variants)
     if not found.of:
         first = found.frozen[0]
         raise UnsupportedError(

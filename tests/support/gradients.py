@@ -1,4 +1,9 @@
-"""Check rules of differentiation: by central differences in float64, and in onnxruntime."""
+"""Check rules of differentiation against central differences.
+
+In float64 by onnx.reference; or, for what is linear in each operand, in whole numbers by
+onnxruntime: then differences are exact, and so must gradients be. And compute gradients as they
+are in use: in float32 by onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +17,19 @@ from onnx.reference.op_run import OpRun
 from scipy import special
 
 from ptq.graph.save import to_bytes
-from ptq.runtime.session import open_session, run
+from ptq.runtime.session import Session, open_session, run
 from ptq.train.reverse import differentiate
 from ptq.train.straight_through import functions, resolve
 from ptq.train.tape import Tape
 from ptq.train.trace import Trace, trace
+from ptq.train.variants import Variants
 
 #: Appends the forward pass to a tape, given its inputs, and returns what it puts out.
 Forward = Callable[..., "ir.Value | Sequence[ir.Value]"]
+
+
+#: Directions along which a gradient is checked.
+_FEW = 5
 
 
 class Erf(OpRun):
@@ -50,11 +60,26 @@ class Differentiated:
         feed: the inputs, by name; arrays of integers are constants.
         seed: of the weights of the loss.
         opset: of the operators of the forward pass.
+        whole: compute in float32 by onnxruntime, with weights that are small whole numbers.
+        variants: which of several equal ways to a gradient is taken.
     """
 
     def __init__(
-        self, forward: Forward, feed: Mapping[str, np.ndarray], seed: int = 0, opset: int = 21
+        self,
+        forward: Forward,
+        feed: Mapping[str, np.ndarray],
+        seed: int = 0,
+        *,
+        opset: int = 21,
+        whole: bool = False,
+        variants: Variants | None = None,
     ) -> None:
+        self.whole = whole
+        dtype = np.float32 if whole else np.float64
+        feed = {
+            n: a.astype(dtype) if np.issubdtype(a.dtype, np.floating) else a
+            for n, a in feed.items()
+        }
         self.feed = {n: a for n, a in feed.items() if np.issubdtype(a.dtype, np.floating)}
         inputs = {n: _input(n, a) for n, a in self.feed.items()}
         graph = ir.Graph(list(inputs.values()), [], nodes=[], opset_imports={"": opset, "ptq": 1})
@@ -99,9 +124,10 @@ class Differentiated:
 
     def along(self, direction: Mapping[str, np.ndarray], step: float = 1e-6) -> float:
         """Return the derivative of the loss along a direction, from central differences."""
+        moves = {n: direction.get(n, np.zeros(a.shape)) for n, a in self.feed.items()}
         ahead, back = (
-            self._loss({n: a + sign * direction.get(n, 0) for n, a in self.feed.items()})
-            for sign in (step, -step)
+            self._loss({n: (a + s * moves[n]).astype(a.dtype) for n, a in self.feed.items()})
+            for s in (step, -step)
         )
         return (ahead - back) / (2 * step)
 
@@ -119,6 +145,8 @@ class Differentiated:
         graph.outputs[:] = []
         for output in proto.graph.output:  # the reference evaluator reads no types
             output.ClearField("type")
+        if self.whole:
+            return open_session(proto.SerializeToString())
         whole = onnx.ModelProto.FromString(proto.SerializeToString())
         return ReferenceEvaluator(whole, new_ops=[Erf, MeanVarianceNormalization])
 
@@ -164,13 +192,20 @@ def check_gradients(
     rtol: float = 1e-5,
     atol: float = 1e-7,
 ) -> None:
-    """Compare the gradients by all inputs that are floats with central differences."""
-    found = Differentiated(forward, feed, opset=opset)
+    """Compare the gradients by all inputs that are floats with central differences.
+
+    Along each axis of inputs of few numbers; else along as many random directions, each of which
+    sees an error anywhere.
+    """
+    found, rng = Differentiated(forward, feed, opset=opset), np.random.default_rng(1)
     assert found.frozen == ()
-    for name in found.feed:
-        np.testing.assert_allclose(
-            found.gradient(name), found.numerical(name), rtol=rtol, atol=atol, err_msg=name
-        )
+    for name, array in found.feed.items():
+        few = array.size <= _FEW
+        for unit in np.eye(array.size) if few else rng.normal(size=(_FEW, array.size)):
+            direction = unit.reshape(array.shape)
+            slope = np.sum(found.gradient(name) * direction)
+            expected = found.along({name: direction})
+            np.testing.assert_allclose(slope, expected, rtol=rtol, atol=atol, err_msg=name)
 
 
 def check_whole_gradients(forward: Forward, feed: Mapping[str, np.ndarray]) -> None:

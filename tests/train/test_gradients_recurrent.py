@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.gradients import Differentiated, Forward, run_gradients
+from support.gradients import Differentiated, check_gradients, run_gradients
 
 RNG = np.random.default_rng(12)
 STEPS, SAMPLES, READ, HIDDEN = 3, 2, 2, 2
@@ -24,16 +24,6 @@ def _feed(op_type: str, count: int, states: int) -> dict[str, np.ndarray]:
     return {name: RNG.normal(size=shape) for name, shape in list(shapes.items())[: 4 + states]}
 
 
-def _check(forward: Forward, feed: dict[str, np.ndarray]) -> None:
-    """Compare gradients with central differences along two directions of each operand."""
-    found = Differentiated(forward, feed)
-    assert found.frozen == ()
-    for name, array in [*feed.items()] * 2:
-        direction = RNG.normal(size=array.shape)
-        slope = np.sum(found.gradient(name) * direction)
-        np.testing.assert_allclose(slope, found.along({name: direction}), rtol=1e-6, atol=1e-7)
-
-
 @pytest.mark.parametrize("linear", [0, 1])
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 def test_gru(direction: str, linear: int) -> None:
@@ -42,7 +32,7 @@ def test_gru(direction: str, linear: int) -> None:
     def forward(t, x, w, r, b, h):  # type: ignore[no-untyped-def]
         return t.ops("GRU", x, w, r, b, None, h, outputs=2, **form)
 
-    _check(forward, _feed("GRU", 1 + (direction == "bidirectional"), 1))
+    check_gradients(forward, _feed("GRU", 1 + (direction == "bidirectional"), 1))
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
@@ -52,7 +42,7 @@ def test_lstm(direction: str) -> None:
     def forward(t, *x):  # type: ignore[no-untyped-def]
         return t.ops("LSTM", *x[:4], None, *x[4:], outputs=3, **form)
 
-    _check(forward, _feed("LSTM", 1 + (direction == "bidirectional"), 2))
+    check_gradients(forward, _feed("LSTM", 1 + (direction == "bidirectional"), 2))
 
 
 @pytest.mark.parametrize("op_type", GATES)
@@ -62,7 +52,7 @@ def test_without_bias_first_states_and_with_the_last_state_alone_read(op_type: s
     def forward(t, x, w, r):  # type: ignore[no-untyped-def]
         return t.ops(op_type, x, w, r, outputs=2, hidden_size=HIDDEN)[1]
 
-    _check(forward, feed)
+    check_gradients(forward, feed)
 
 
 @pytest.mark.parametrize(

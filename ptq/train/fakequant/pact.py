@@ -21,9 +21,9 @@ class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
     is 1 where ``0 < x < α``; that by α is 1 where ``x ≥ α``, and rounding has none. α is one number
     for each tensor, starts where post-training quantization clips, and has its own L2 term.
 
-    A tensor with negative values, which the paper has none of, is clipped to ``[-α, α]``, and α
-    gets the gradient of both ends; or to ``[β, α]`` with a second trained bound β, the zero point
-    being what ``-β`` is rounded to in steps.
+    A tensor with negative values, which the paper has none of, is clipped to ``[β, α]`` with a
+    second trained bound β, the zero point being what ``-β`` is rounded to in steps; or to
+    ``[-α, α]``, with one step more below, and α gets the gradient of both ends.
 
     Reference: Choi, Wang, Venkataramani, Chuang, Srinivasan, Gopalakrishnan, "PACT: Parameterized
     Clipping Activation for Quantized Neural Networks", arXiv:1805.06085, 2018, sections 3 and 3.1.
@@ -65,10 +65,10 @@ class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
         if start.signed and not self.mirrored:
             return self._between(tape, x, p, qmax)
         zero = start.qtype.middle if start.signed else 0
-        codes = qmax - zero
-        lo = tape.op("Neg", alpha) if start.signed else 0.0
-        scale = tape.op("Div", alpha, codes)
-        kept = steps(tape, x, scale, -codes if start.signed else 0.0, codes)
+        above, below = qmax - zero, float(-zero)
+        lo = tape.op("Mul", alpha, below / above) if start.signed else 0.0
+        scale = tape.op("Div", alpha, above)
+        kept = steps(tape, x, scale, below, above)
         value = straight_through(tape, clip(tape, x, lo, alpha), tape.op("Mul", kept, scale))
         point = tape.constant(np.asarray(zero, np.float32)) if start.signed else None
         return Faked(value, scale, point)
