@@ -213,7 +213,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         steps: for how many steps.
         learning_rate: the highest, as a share of the size of what is trained in each step.
         loss: what is made small: the divergence of classes (``kl``), the squared error of outputs
-            (``mse``), or the one of outputs that are classes and the other of the rest (``auto``).
+            (``mse``), the one of outputs behind a softmax and the other of the rest (``auto``), or
+            that and the squared error of what blocks put out (``layers``).
         overrides: other settings for some nodes and tensors.
     """
 
@@ -252,7 +253,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     fine_tune: str = ""
     steps: Annotated[int, Meta(ge=1)] = 300
     learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
-    loss: Literal["auto", "kl", "mse"] = "auto"
+    loss: Literal["auto", "kl", "mse", "layers"] = "auto"
     overrides: tuple[Override, ...] = ()
 
     def __post_init__(self) -> None:

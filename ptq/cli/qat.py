@@ -66,12 +66,12 @@ def command() -> None:
 )
 @click.option(
     "--loss",
-    type=click.Choice(["auto", "kl", "mse"]),
+    type=click.Choice(["auto", "kl", "mse", "layers"]),
     default="auto",
     show_default=True,
     help="What is made small: the divergence from the classes of the float model (kl), the "
-    "squared error of the outputs (mse), or the one of outputs behind a softmax, and the other of "
-    "the rest.",
+    "squared error of the outputs (mse), the one of outputs behind a softmax and the other of the "
+    "rest (auto), or that and the squared error of what blocks put out (layers).",
 )
 @click.option(
     "--labels",

@@ -220,11 +220,12 @@ _MADE_FROM = {
 )
 @click.option(
     "--loss",
-    type=click.Choice(["auto", "kl", "mse"]),
+    type=click.Choice(["auto", "kl", "mse", "layers"]),
     default="auto",
     show_default=True,
     help="With --fine-tune, what is made small: the divergence of classes (kl), the squared error "
-    "of the outputs (mse), or the one of outputs behind a softmax, and the other of the rest.",
+    "of the outputs (mse), the one of outputs behind a softmax and the other of the rest (auto), "
+    "or that and the squared error of what blocks put out (layers).",
 )
 @click.option(
     "--equalize",

@@ -15,6 +15,7 @@ _LOSSES: dict[LossKind, str] = {
     "kl": "the classes of the float model",
     "mse": "the outputs of the float model",
     "auto": "the outputs of the float model",
+    "layers": "the outputs of the float model, and of its blocks",
     "labels": "labels",
 }
 

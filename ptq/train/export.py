@@ -121,7 +121,8 @@ def write_job(folder: Path, source: JobSource, settings: JobSettings) -> Manifes
         UnsupportedError: no parameter can be trained.
         DataError: samples do not make up a batch.
     """
-    targets = choose_targets(source.model, settings.loss.kind)
+    layers = [p.site for p in source.network.parameters if p.parameter.role == "weight"]
+    targets = choose_targets(source.model, settings.loss.kind, layers)
     teacher = teacher_graph(source.model, targets)
     batch = _batch_size(source, settings.batch)
     rows = batch_of(source.feeds, batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from onnx_ir.passes.common import InlinePass
 from ptq.data.feeds import Feed
 from ptq.errors import UnsupportedError
 from ptq.graph.held import values_by_name
+from ptq.train.blocks import find_blocks
 from ptq.train.losses import (
     Target,
     cross_entropy,
@@ -20,7 +21,7 @@ from ptq.train.losses import (
     score_tensor,
     squared_error,
 )
-from ptq.train.manifest import Loss
+from ptq.train.manifest import Loss, LossKind
 from ptq.train.network import Network
 from ptq.train.reverse import Frozen, differentiate, remove_unread
 from ptq.train.straight_through import functions, resolve
@@ -76,26 +77,32 @@ def teacher_graph(model: ir.Model, targets: Sequence[Target]) -> ir.Model:
     return teacher
 
 
-def choose_targets(model: ir.Model, kind: str) -> list[Target]:
+def choose_targets(model: ir.Model, kind: LossKind, layers: Collection[str] = ()) -> list[Target]:
     """Return what a quantized network is to have in common with the float one: its outputs.
 
     Args:
         model: the float network.
         kind: that of the loss; scores behind a softmax are taken before it, unless it is ``mse``.
+            With ``layers``, what blocks put out belongs to it as well.
+        layers: names of the operators whose weights are trained.
 
     Raises:
         UnsupportedError: no output consists of floats.
     """
-    found = []
+    found = {}
     for output in model.graph.outputs:
         if output.dtype not in (ir.DataType.FLOAT, None):
             continue
         scores = None if kind == "mse" else score_tensor(output)
         classes = kind in ("kl", "labels") or scores is not None
-        found.append(Target((scores or output).name or "", "kl" if classes else "mse"))
+        tensor = (scores or output).name or ""
+        found[tensor] = Target(tensor, "kl" if classes else "mse")
     if not found:
         raise UnsupportedError("no output of the network consists of floats; nothing to train for")
-    return found
+    if kind == "layers":
+        for block in find_blocks(model.graph, layers):
+            found.setdefault(block.output, Target(block.output, "mse"))
+    return list(found.values())
 
 
 def evaluation_graph(network: Network, targets: Sequence[Target], loss: Loss) -> ir.Model:

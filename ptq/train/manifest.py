@@ -16,8 +16,9 @@ from ptq.train.fakequant.base import Role
 VERSION = 1
 
 #: Kullback-Leibler divergence from the float model; squared error of outputs as a share of their
-#: signal; the one of outputs behind a softmax and the other of the rest; cross entropy of labels.
-LossKind = Literal["kl", "mse", "auto", "labels"]
+#: signal; the one of outputs behind a softmax and the other of the rest; that and the squared
+#: error of what blocks put out; cross entropy of labels.
+LossKind = Literal["kl", "mse", "auto", "layers", "labels"]
 
 #: The files of a job.
 MANIFEST = "manifest.json"
