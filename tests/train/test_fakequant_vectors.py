@@ -56,6 +56,16 @@ def test_each_of_two_bounds_gets_the_gradient_of_its_end() -> None:
     assert faking.by_element("beta", x).tolist() == [1, 0, 0, 0, 0]
 
 
+def test_the_decay_of_a_bound_is_in_proportion_to_the_square_of_its_step() -> None:
+    decays = {}
+    for bits in (2, 4, 8):
+        (alpha,) = Pact(decay=1e-3).activation_parameters(activation_start(bits, 6.0))
+        decays[bits] = alpha.decay
+    assert decays[4] == 1e-3
+    assert decays[2] == pytest.approx(25e-3)
+    assert decays[8] == pytest.approx(1e-3 / 17**2)
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_sawb_with_the_bound_at_most_the_maximum(bits: int) -> None:
     alpha = min(VECTORS[f"sawb_{bits}"]["alpha"], 1.5)

@@ -13,6 +13,9 @@ from ptq.train.fakequant.base import ActivationStart, Faked, Parameter, QatMetho
 from ptq.train.straight_through import straight_through
 from ptq.train.tape import Tape
 
+#: Steps of a grid of 4 bits.
+_STEPS = 15
+
 
 class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
     """Activations clipped at a trained bound; weights at fixed scales.
@@ -29,7 +32,10 @@ class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
     Clipping Activation for Quantized Neural Networks", arXiv:1805.06085, 2018, sections 3 and 3.1.
 
     Attributes:
-        decay: the factor of the L2 term of the bounds.
+        decay: the factor of the L2 term of the bounds, of 4 bits. Others have it in proportion to
+            the square of their step, as the error of rounding, which the term stands for: the
+            bounds have no gradient of it. With one factor for all widths, 8 bits would be clipped
+            as if they were 4.
         rate: what the learning rate of a bound is multiplied by, for a bound that starts at 1;
             others learn in proportion to where they start.
         mirrored: whether a tensor with negative values has one bound or two.
@@ -48,14 +54,16 @@ class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
         """One bound, α; or β and α."""
         if start.signed and not self.mirrored:
             size = start.hi - start.lo
-            return self._bound("beta", start.lo, size), self._bound("alpha", start.hi, size)
+            beta = self._bound("beta", start.lo, size, start)
+            return beta, self._bound("alpha", start.hi, size, start)
         bound = max(start.hi, -start.lo)
-        return (self._bound("alpha", bound, bound),)
+        return (self._bound("alpha", bound, bound, start),)
 
-    def _bound(self, name: str, value: float, size: float) -> Parameter:
+    def _bound(self, name: str, value: float, size: float, start: ActivationStart) -> Parameter:
         rate, array = self.rate * size, np.asarray(value, np.float32)
+        decay = self.decay * (_STEPS / start.qtype.qmax) ** 2
         positive = name == "alpha"
-        return Parameter(name, array, "range", rate=rate, decay=self.decay, positive=positive)
+        return Parameter(name, array, "range", rate=rate, decay=decay, positive=positive)
 
     def activation(
         self, tape: Tape, x: ir.Value, p: Mapping[str, ir.Value], start: ActivationStart
