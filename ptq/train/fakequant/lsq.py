@@ -47,7 +47,7 @@ class Lsq(QatMethod, frozen=True, kw_only=True, tag="lsq"):
 
     paper: ClassVar[str] = "Esser et al., Learned Step Size Quantization, ICLR 2020"
 
-    rate: Annotated[float, Meta(ge=0)] = 1.0
+    rate: Annotated[float, Meta(ge=0)] = 3.0
     per_channel: bool = True
 
     def activation_parameters(self, start: ActivationStart) -> Sequence[Parameter]:

@@ -47,7 +47,7 @@ class Pact(QatMethod, frozen=True, kw_only=True, tag="pact"):
     )
 
     decay: Annotated[float, Meta(ge=0)] = 1e-4
-    rate: Annotated[float, Meta(ge=0)] = 1.0
+    rate: Annotated[float, Meta(ge=0)] = 3.0
     mirrored: bool = False
 
     def activation_parameters(self, start: ActivationStart) -> Sequence[Parameter]:

@@ -61,7 +61,7 @@ class Qil(QatMethod, frozen=True, kw_only=True, tag="qil"):
     gamma: Annotated[float, Meta(gt=0)] = 1.0
     train_gamma: bool = False
     per_channel: bool = False
-    rate: Annotated[float, Meta(ge=0)] = 1.0
+    rate: Annotated[float, Meta(ge=0)] = 3.0
 
     def activation_parameters(self, start: ActivationStart) -> Sequence[Parameter]:
         """Half the length of the interval, and the value of the range of codes."""
