@@ -471,6 +471,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return tuple(option for option, given in options.items() if given)
 
     @property
+    def learns_rounding(self) -> bool:
+        """Whether it is learned by gradient descent whether each weight is rounded up or down."""
+        return self.rounding in ("adaround", "brecq", "qdrop")
+
+    @property
     def searches_weights(self) -> bool:
         """Whether the ranges of weights are chosen by the outputs of their layers."""
         return self.weight_range.partition(":")[0] == "seqmse"

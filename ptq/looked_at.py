@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -12,6 +13,24 @@ from ptq.data.feeds import Feed
 
 #: Of fewer samples none are kept out to choose on; of more, a quarter, but no more than needed.
 _FEWEST, _MOST_CHOSEN_ON = 8, 16
+
+#: What has always been held.
+_ALWAYS = 96
+
+#: No more of samples than that is held at once, in bytes, but for the fewest that will do.
+_MOST_BYTES = 256 << 20
+
+
+def first_feeds(data: Iterable[Feed], count: int) -> list[Feed]:
+    """Return the first samples, so many at most, and no more than memory should hold."""
+    found: list[Feed] = []
+    size = 0
+    for feed in islice(iter(data), count):
+        size += sum(array.nbytes for array in feed.values())
+        if size > _MOST_BYTES and len(found) >= _ALWAYS:
+            break
+        found.append(feed)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from ptq.config import Rounding
 from ptq.data.dataset import Dataset
@@ -13,7 +12,7 @@ from ptq.graph.save import to_bytes
 from ptq.graph.types import Model
 from ptq.graph.weight_errors import tap_weight_errors
 from ptq.graph.weight_layers import bias_slot
-from ptq.looked_at import LookedAt
+from ptq.looked_at import LookedAt, first_feeds
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.progress import Stages
@@ -28,6 +27,9 @@ from ptq.weight_rounding import RoundedWeights, WeightRounder
 
 #: Samples that are looked at, those included that choose; more take time, fewer cost accuracy.
 _SAMPLES = 96
+
+#: The same where it is learned whether each weight is rounded up or down: of few samples, too much.
+_LEARNED_SAMPLES = 528
 
 #: What there is before anything was looked at.
 NOTHING = RoundedWeights({}, {})
@@ -68,7 +70,9 @@ class WeightRefiner:
             rounding: how to round weights.
             biases: whether to correct biases.
         """
-        looked_at = LookedAt.of(list(islice(iter(self.data), _SAMPLES)))
+        learned = rounding not in ("nearest", "gptq")
+        count = _LEARNED_SAMPLES if learned else _SAMPLES
+        looked_at = LookedAt.of(first_feeds(self.data, count))
         trial = Trial(list(looked_at.chosen_on), self.source)
         rounder = WeightRounder(self.source.model, self.source.folder, self.written, self.threads)
         feeds = looked_at.refined_on

@@ -40,7 +40,7 @@ from ptq.graph.types import Model
 from ptq.graph.variants import Variant, apply_variants, possible_variants
 from ptq.graph.workload import products_per_value
 from ptq.inputs import Inputs
-from ptq.looked_at import LookedAt
+from ptq.looked_at import LookedAt, first_feeds
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
@@ -84,6 +84,9 @@ _SEARCH_SAMPLES = 16
 
 #: Samples on which the outputs of layers are looked at, those included that choose.
 _REFINED_SAMPLES = 80
+
+#: The same where it is learned whether each weight is rounded up or down: of few, too much.
+_LEARNED_SAMPLES = 528
 
 
 class Work:
@@ -374,7 +377,7 @@ class Work:
         else:
             data = self.inputs.calibration
             assert data is not None, "refining asks for it"
-            chosen_on = LookedAt.chosen(min(len(data), _REFINED_SAMPLES))
+            chosen_on = LookedAt.chosen(min(len(data), self._looked_at_samples()))
             found = fine_tune(trainable, before, data, chosen_on, self.stages, self.threads)
         return Taken(found, len(found.given))
 
@@ -387,7 +390,11 @@ class Work:
         """Return the samples to refine on; those that a job was judged on, if it is a job's."""
         if self.job is not None:
             return judged_on(self.job)
-        return LookedAt.of(self._feeds(self.config.refinements[0], _REFINED_SAMPLES))
+        option, count = self.config.refinements[0], self._looked_at_samples()
+        return LookedAt.of(self._feeds(option, count))
+
+    def _looked_at_samples(self) -> int:
+        return _LEARNED_SAMPLES if self.config.learns_rounding else _REFINED_SAMPLES
 
     def integer_sites(self, version: Version) -> Sites:
         """Return the sites of a version."""
@@ -565,7 +572,7 @@ class Work:
         """Return the first calibration samples, for an option that runs the network on them."""
         if self.inputs.calibration is None:
             raise ConfigError(f"{option} runs the network; give --calib-data")
-        return list(islice(iter(self.inputs.calibration), count))
+        return first_feeds(self.inputs.calibration, count)
 
     def _emitted_bytes(self, plan: Plan, keep_float: Mapping[str, str]) -> bytes:
         model = self.source.model.clone()
