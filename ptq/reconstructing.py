@@ -24,6 +24,7 @@ from ptq.runtime.session import Session, open_session, run
 from ptq.train.block_graph import TARGET, FakeActivation, extract
 from ptq.train.block_taps import tap_inputs, tap_output
 from ptq.train.blocks import Block, find_blocks, find_layers
+from ptq.train.importance import channel_importance
 from ptq.train.reconstruct import Descent, Problem, float_of, quantized_of, reconstruct
 from ptq.train.streams import streamed
 
@@ -153,8 +154,10 @@ class Reconstructor:
             DataError: onnxruntime fails on a feed.
         """
         found = Found()
+        blocks = self.blocks()
+        importance = self._importance(blocks)
         by_node = {layer.node: layer for layer in self.network.layers}
-        for block in self.blocks():
+        for block in blocks:
             layers = []
             for layer in (by_node[name] for name in block.layers):
                 if layer.sharing <= set(block.nodes):
@@ -162,14 +165,30 @@ class Reconstructor:
                 else:
                     found.left[layer.node] = "layers elsewhere share its weight"
             try:
-                found.weights.update(self._solved(block, layers, found.weights) if layers else {})
+                if layers:
+                    by = importance.get(block.output)
+                    found.weights.update(self._solved(block, layers, found.weights, by))
             except UnsupportedError as error:
                 found.left.update({layer.node: str(error) for layer in layers})
             on_block()
         return found
 
+    def _importance(self, blocks: Sequence[Block]) -> dict[str, F32]:
+        """Return how much the channels of outputs count, of blocks of several layers."""
+        if self.how == "adaround" or not blocks:
+            return {}
+        network = self.network
+        return channel_importance(
+            network.model, blocks, self.feeds, network.folder,
+            seed=self.descent.seed, threads=self.threads,
+        )  # fmt: skip
+
     def _solved(
-        self, block: Block, layers: Sequence[Layer], found: Mapping[str, QTensor]
+        self,
+        block: Block,
+        layers: Sequence[Layer],
+        found: Mapping[str, QTensor],
+        importance: F32 | None,
     ) -> dict[str, QTensor]:
         network, drops = self.network, self.how == "qdrop"
         quantized, written = network.emit(found)
@@ -184,6 +203,7 @@ class Reconstructor:
                 network.activations,
                 streams,
                 self.threads,
+                importance,
             )
             weights = reconstruct(problem, self.descent, drop=_DROP if drops else 0.0).weights
         return {layer.weight: layer.settle(weights[layer.weight]) for layer in layers}

@@ -110,6 +110,7 @@ LADDER = (
     Rung(name="asymmetric weights", changes={"weights_symmetric": False}, kernels=True, cost=2.0),
     Rung(name="equalize", changes={"equalize": True}, kernels=True, cost=2.0, needs=_LINKED),
     Rung(name="ranges by output", changes={"calib": "auto"}, cost=4.0),
+    Rung(name="brecq", changes={"rounding": "brecq"}, cost=20.0),
     # -- mixed precision: by groups of tensors; then layer by layer, measured once, which is dear
     Rung(name="protected to 25 dB", changes={"protect": 25.0}, kernels=True),
     Rung(name="protected to 30 dB", changes={"protect": 30.0}, kernels=True),

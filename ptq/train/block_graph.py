@@ -27,7 +27,7 @@ from ptq.train.tape import DOMAIN, Tape
 from ptq.train.trace import Trace, trace
 
 #: Inputs and outputs beside what the block reads and its weights.
-LOSS, TARGET, IMPORTANCE = "loss", "target", "importance"
+LOSS, TARGET = "loss", "target"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def quantized_block(  # noqa: PLR0913 - a block, what is quantized in it, and wh
     target: np.ndarray,
     *,
     drop: bool = False,
-    weighted: bool = False,
+    importance: np.ndarray | None = None,
 ) -> BlockGraph:
     """Return the error of a quantized block, and its gradients.
 
@@ -149,7 +149,7 @@ def quantized_block(  # noqa: PLR0913 - a block, what is quantized in it, and wh
         feed: what it reads: what the batch is.
         target: what it is to put out.
         drop: whether masks say which elements of activations are quantized.
-        weighted: whether there is an importance of each element of the output.
+        importance: how much elements of the output count; broadcasts to it.
 
     Raises:
         UnsupportedError: it cannot be differentiated by a weight.
@@ -161,7 +161,7 @@ def quantized_block(  # noqa: PLR0913 - a block, what is quantized in it, and wh
     inside = [a for a in activations if a.tensor != block.output]
     shapes = values_in(extracted, feed).shapes if drop else None
     masks = _quantize_activations(tape, inside, shapes)
-    loss = _error(tape, values_by_name(graph)[block.output], target.shape, weighted=weighted)
+    loss = _error(tape, values_by_name(graph)[block.output], target.shape, importance)
     graph.sort()
     graph.outputs[:] = [loss]
     for function in functions():
@@ -169,7 +169,7 @@ def quantized_block(  # noqa: PLR0913 - a block, what is quantized in it, and wh
     model.opset_imports[DOMAIN] = 1
     forward = _plain(model.clone())
     filled = {input_of(name): array for name, array in feed.items()}
-    filled.update({TARGET: target, **({IMPORTANCE: target} if weighted else {})})
+    filled[TARGET] = target
     filled.update({name: np.ones(shape, bool) for name, shape in masks.items()})
     filled.update({v.name or "": _zeros(v) for v in given.values()})
     found = differentiate(graph, loss, list(given.values()), trace(model, filled))
@@ -214,14 +214,15 @@ def _quantize_activations(
     return masks
 
 
-def _error(tape: Tape, output: ir.Value, shape: Sequence[int], *, weighted: bool) -> ir.Value:
+def _error(
+    tape: Tape, output: ir.Value, shape: Sequence[int], importance: np.ndarray | None
+) -> ir.Value:
     """Return the mean squared error of an output."""
     wanted = _new_input(tape.graph, TARGET, ir.DataType.FLOAT, shape)
     error = tape.op("Sub", output, wanted)
     square = tape.op("Mul", error, error)
-    if weighted:
-        by = _new_input(tape.graph, IMPORTANCE, ir.DataType.FLOAT, shape)
-        square = tape.op("Mul", square, by)
+    if importance is not None:
+        square = tape.op("Mul", square, importance)
     total = tape.op("ReduceSum", square, keepdims=0)
     loss = _named(tape.op("Mul", total, 1.0 / max(math.prod(shape), 1)), LOSS)
     loss.shape = ir.Shape([])

@@ -23,7 +23,6 @@ from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F32, AnyArray
 from ptq.runtime.session import Session, open_session, run
 from ptq.train.block_graph import (
-    IMPORTANCE,
     LOSS,
     TARGET,
     BlockGraph,
@@ -85,9 +84,9 @@ class Problem:
         weights: the float weights and their codes, by name.
         activations: what is quantized in it.
         streams: under `quantized_of`, what it reads in the quantized network; under `float_of`, in
-            the float one, where elements keep their float value; under `TARGET` its output there,
-            and under `IMPORTANCE`, maybe, how much the elements of that count.
+            the float one, where elements keep their float value; under `TARGET` its output there.
         threads: within an operator.
+        importance: how much the elements of the output count, if not alike; broadcasts to it.
     """
 
     extracted: ir.Model
@@ -96,6 +95,7 @@ class Problem:
     activations: Sequence[FakeActivation]
     streams: Sequence[Stream]
     threads: int = 1
+    importance: F32 | None = None
 
 
 def quantized_of(tensor: str) -> str:
@@ -158,7 +158,6 @@ class _Part:
         self.stream = stream
         self.names = problem.block.inputs
         self.drop = drop
-        self.weighted = IMPORTANCE in stream.arrays
         first = self._feed([0])
         shapes = values_in(problem.extracted, first).shapes
         values = sum(math.prod(shape) for shape in shapes.values())
@@ -173,7 +172,7 @@ class _Part:
             self._feed(rows),
             self.stream.rows(TARGET, rows),
             drop=drop,
-            weighted=self.weighted,
+            importance=problem.importance,
         )
         self.outputs = list(self.graph.gradients.values())
 
@@ -214,8 +213,6 @@ class _Part:
     ) -> dict[str, AnyArray]:
         feed = {input_of(n): a for n, a in self._feed(rows, rng, drop).items()}
         feed[TARGET] = self.stream.rows(TARGET, rows)
-        if self.weighted:
-            feed[IMPORTANCE] = self.stream.rows(IMPORTANCE, rows)
         for name, shape in self.graph.masks.items():
             feed[name] = np.ones(shape, bool) if rng is None else rng.random(shape) >= drop
         feed.update({self.graph.weights[n]: w for n, w in weights.items()})
