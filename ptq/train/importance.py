@@ -57,15 +57,20 @@ def channel_importance(
     Returns:
         Arrays that broadcast to the outputs; none of a block behind which something cannot be
         differentiated.
+
+    Raises:
+        UnsupportedError: no output of the network consists of floats.
     """
     first = feeds[0]
     alike = [f for f in feeds if all(f[n].shape == a.shape for n, a in first.items())]
     graph = _Directions(model, [block.output for block in blocks], first, folder)
+    if not graph.gradients:
+        return {}
     session = open_session(to_bytes(graph.model), threads=threads, folder=folder)
     rng = np.random.default_rng(seed)
     sums: dict[str, F64] = {}
     names = list(graph.gradients.values())
-    for feed in alike[:_SAMPLES] if names else []:
+    for feed in alike[:_SAMPLES]:
         given = {name: feed[name] for name in graph.inputs}
         given.update({n: rng.standard_normal(s, np.float32) for n, s in graph.directions.items()})
         found = run(session, given, names, where="a calibration sample")
