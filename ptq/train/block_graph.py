@@ -21,9 +21,10 @@ from ptq.graph.save import to_bytes
 from ptq.graph.site import Sites
 from ptq.plan import Decision
 from ptq.train.blocks import Block
+from ptq.train.estimators import functions, resolve
 from ptq.train.reverse import differentiate, remove_unread
-from ptq.train.straight_through import functions, resolve, rounded
-from ptq.train.tape import DOMAIN, Tape
+from ptq.train.straight_through import DOMAIN, rounded
+from ptq.train.tape import Tape
 from ptq.train.trace import Trace, trace
 
 #: Inputs and outputs beside what the block reads and its weights.

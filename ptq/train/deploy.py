@@ -21,11 +21,11 @@ from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
 from ptq.plan import Decision, Plan
 from ptq.runtime.session import open_session, run
+from ptq.train.estimators import resolve
 from ptq.train.fakequant.base import Faked
 from ptq.train.graphs import inlined
 from ptq.train.network import Network
 from ptq.train.reverse import remove_unread
-from ptq.train.straight_through import resolve
 
 #: How far from an integer a code may be: float32 is exact to 2^-24, and there are up to 255 codes.
 _CODE_TOLERANCE = 1e-3

@@ -13,6 +13,7 @@ from ptq.data.feeds import Feed
 from ptq.errors import UnsupportedError
 from ptq.graph.held import values_by_name
 from ptq.train.blocks import find_blocks
+from ptq.train.estimators import functions, resolve
 from ptq.train.losses import (
     Target,
     cross_entropy,
@@ -24,7 +25,6 @@ from ptq.train.losses import (
 from ptq.train.manifest import Loss, LossKind
 from ptq.train.network import Network
 from ptq.train.reverse import Frozen, differentiate, remove_unread
-from ptq.train.straight_through import functions, resolve
 from ptq.train.tape import Tape
 from ptq.train.trace import trace
 from ptq.train.variants import Variants

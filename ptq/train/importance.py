@@ -24,9 +24,9 @@ from ptq.graph.save import to_bytes
 from ptq.numerics.arrays import F32, F64
 from ptq.runtime.session import open_session, run
 from ptq.train.blocks import Block
+from ptq.train.estimators import resolve
 from ptq.train.graphs import choose_targets
 from ptq.train.reverse import differentiate, remove_unread
-from ptq.train.straight_through import resolve
 from ptq.train.tape import Tape
 from ptq.train.trace import trace
 

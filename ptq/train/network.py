@@ -17,6 +17,7 @@ from ptq.graph.site import Site, Sites, name_of
 from ptq.numerics.affine import QTensor, dequantize, quantize
 from ptq.numerics.qtype import QType
 from ptq.plan import Decision, Plan
+from ptq.train.estimators import functions
 from ptq.train.fakequant.base import (
     ActivationStart,
     Faked,
@@ -27,8 +28,8 @@ from ptq.train.fakequant.base import (
     fixed_activation,
     fixed_weight,
 )
-from ptq.train.straight_through import functions
-from ptq.train.tape import DOMAIN, Tape
+from ptq.train.straight_through import DOMAIN
+from ptq.train.tape import Tape
 
 #: Quantizes a weight: its reader, values, the axis of its output channels.
 StartWeight = Callable[[Site, np.ndarray], QTensor]

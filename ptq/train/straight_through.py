@@ -11,9 +11,15 @@ Neurons for Conditional Computation", arXiv:1308.3432, 2013.
 
 from __future__ import annotations
 
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
-from ptq.train.tape import DOMAIN, Operand, Tape
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Operand, Tape
+
+#: The domain of the operators that only training knows.
+DOMAIN = "ptq"
 
 OP_TYPE = "StraightThrough"
 
@@ -31,30 +37,3 @@ def rounded(tape: Tape, x: Operand) -> ir.Value:
 def without_gradient(tape: Tape, x: Operand) -> ir.Value:
     """Return a value through which no gradient goes."""
     return tape.op("StopGradient", x, domain=DOMAIN)
-
-
-def functions() -> tuple[ir.Function, ...]:
-    """Return both operators as functions of standard ones, with which any runtime runs them."""
-    return _function(OP_TYPE, 2, 1), _function("StopGradient", 1, 0)
-
-
-def resolve(graph: ir.Graph) -> None:
-    """Replace both operators by what they return: gradients have been taken."""
-    for node in list(graph):
-        if node.domain != DOMAIN or node.op_type not in (OP_TYPE, "StopGradient"):
-            continue
-        kept = node.inputs[-1]
-        assert kept is not None
-        identity = ir.node("Identity", [kept], name=node.name)
-        identity.outputs[0].name = node.outputs[0].name
-        graph.insert_before(node, identity)
-        node.outputs[0].replace_all_uses_with(identity.outputs[0], replace_graph_outputs=True)
-        graph.remove(node, safe=True)
-
-
-def _function(name: str, inputs: int, returned: int) -> ir.Function:
-    values = [ir.Value(name=f"x{i}") for i in range(inputs)]
-    node = ir.node("Identity", [values[returned]], name=name)
-    node.outputs[0].name = "y"
-    graph = ir.Graph(values, node.outputs, nodes=[node], opset_imports={"": 21}, name=name)
-    return ir.Function(DOMAIN, name, graph=graph, attributes=[])

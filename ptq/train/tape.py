@@ -14,9 +14,6 @@ Operand: TypeAlias = "ir.Value | np.ndarray | Sequence[int] | float | int | None
 #: What an attribute of an operator can be.
 Attribute: TypeAlias = int | float | str | Sequence[int] | Sequence[float] | ir.Graph
 
-#: The domain of the operators that only training knows.
-DOMAIN = "ptq"
-
 
 class Tape:
     """Appends standard operators to a graph, or to the body of a function.

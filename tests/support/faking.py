@@ -11,9 +11,9 @@ from ptq.graph.save import to_bytes
 from ptq.numerics.affine import QParams, QTensor, quantize
 from ptq.numerics.qtype import QType
 from ptq.runtime.session import open_session
+from ptq.train.estimators import functions, resolve
 from ptq.train.fakequant.base import ActivationStart, Faked, Parameter, QatMethod, WeightStart
 from ptq.train.reverse import differentiate
-from ptq.train.straight_through import functions, resolve
 from ptq.train.tape import Tape
 from ptq.train.trace import trace
 

@@ -18,8 +18,8 @@ from scipy import special
 
 from ptq.graph.save import to_bytes
 from ptq.runtime.session import Session, open_session, run
+from ptq.train.estimators import functions, resolve
 from ptq.train.reverse import differentiate
-from ptq.train.straight_through import functions, resolve
 from ptq.train.tape import Tape
 from ptq.train.trace import Trace, trace
 from ptq.train.variants import Variants

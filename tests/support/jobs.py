@@ -12,10 +12,11 @@ import onnx_ir as ir
 
 from ptq.train import manifest as contract
 from ptq.train.arrays import packed
+from ptq.train.estimators import functions, resolve
 from ptq.train.job import Job
 from ptq.train.manifest import Array, Loss, Manifest, TrainedArray
 from ptq.train.reverse import differentiate
-from ptq.train.straight_through import functions, resolve, straight_through
+from ptq.train.straight_through import straight_through
 from ptq.train.tape import Tape
 from ptq.train.trace import trace
 

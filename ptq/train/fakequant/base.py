@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 import numpy as np
-import onnx_ir as ir
 
 from ptq.errors import ConfigError
 from ptq.numerics.affine import QTensor
 from ptq.numerics.qtype import QType
 from ptq.train.straight_through import rounded, straight_through, without_gradient
-from ptq.train.tape import Operand, Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Operand, Tape
+
 
 #: What a parameter is. A state is not trained: the forward pass puts out what it becomes.
 Role = Literal["weight", "bias", "range", "offset", "center", "distance", "exponent", "state"]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import onnx_ir as ir
 
 from ptq.train.fakequant.base import WeightStart
 from ptq.train.straight_through import without_gradient
-from ptq.train.tape import Operand, Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Operand, Tape
+
 
 #: No scale falls below this part of that of post-training quantization, which is none of a channel
 #: of zeros: the integer bias of such a channel, a multiple of the scale, would overflow.

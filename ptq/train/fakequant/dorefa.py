@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, ClassVar
 
 from ptq.train.fakequant.base import (
     ActivationStart,
@@ -17,7 +15,11 @@ from ptq.train.fakequant.base import (
 )
 from ptq.train.fakequant.channels import LEAST, bound, gain, reduced
 from ptq.train.straight_through import rounded, straight_through, without_gradient
-from ptq.train.tape import Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Tape
 
 
 class Dorefa(QatMethod, frozen=True, kw_only=True, tag="dorefa"):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
-import onnx_ir as ir
 from msgspec import Meta
 
 from ptq.train.fakequant.base import (
@@ -20,7 +19,11 @@ from ptq.train.fakequant.base import (
 )
 from ptq.train.fakequant.channels import LEAST, reduced
 from ptq.train.straight_through import straight_through, without_gradient
-from ptq.train.tape import Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Tape
 
 
 class Fqn(QatMethod, frozen=True, kw_only=True, tag="fqn"):

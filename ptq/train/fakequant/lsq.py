@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
-import onnx_ir as ir
 from msgspec import Meta
 
 from ptq.train.fakequant.base import (
@@ -19,7 +18,11 @@ from ptq.train.fakequant.base import (
     clip,
 )
 from ptq.train.straight_through import rounded, straight_through
-from ptq.train.tape import Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Tape
 
 
 class Lsq(QatMethod, frozen=True, kw_only=True, tag="lsq"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import onnx_ir as ir
 
 from ptq.train.fakequant.base import ActivationStart, Faked, Parameter, clip
 from ptq.train.fakequant.lsq import Lsq, slowed
 from ptq.train.straight_through import rounded
-from ptq.train.tape import Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Tape
 
 
 class LsqPlus(Lsq, frozen=True, kw_only=True, tag="lsq-plus"):

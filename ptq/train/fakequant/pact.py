@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
-import onnx_ir as ir
 from msgspec import Meta
 
 from ptq.train.fakequant.base import ActivationStart, Faked, Parameter, QatMethod, clip, steps
 from ptq.train.straight_through import straight_through
-from ptq.train.tape import Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Tape
+
 
 #: Steps of a grid of 4 bits.
 _STEPS = 15

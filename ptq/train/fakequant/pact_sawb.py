@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import onnx_ir as ir
 
 from ptq.train.fakequant.base import Faked, WeightStart
 from ptq.train.fakequant.channels import LEAST
 from ptq.train.fakequant.pact import Pact
 from ptq.train.straight_through import straight_through, without_gradient
-from ptq.train.tape import Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Tape
+
 
 #: c1 and c2 by bits, of levels without 0: IBM's fms-model-optimizer, to which a regression over
 #: six families of distributions agrees within 6 %.

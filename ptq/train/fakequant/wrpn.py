@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING, ClassVar
 
 from ptq.train.fakequant.base import (
     ActivationStart,
@@ -16,7 +14,11 @@ from ptq.train.fakequant.base import (
     fixed_activation,
     fixed_weight,
 )
-from ptq.train.tape import Tape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ptq.train.tape import Tape
 
 
 class Wrpn(QatMethod, frozen=True, kw_only=True, tag="wrpn"):

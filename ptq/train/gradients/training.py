@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ptq.train.gradients.base import Backward, gradient
-from ptq.train.tape import DOMAIN
+from ptq.train.straight_through import DOMAIN
 
 
 @gradient("StraightThrough", domain=DOMAIN, severed=[1])
