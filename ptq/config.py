@@ -191,6 +191,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         ema_decay: decay of the moving averages of minimum and maximum, for ``ema``.
         data_free: whether there is no data: ranges and corrections come from batchnorms and, where
             these say nothing, from inputs that are made up to fit them.
+        distill: whether made-up inputs are changed until all batchnorms find what they hold, for
+            networks to be rounded and trained on them.
         shape: of dynamic inputs that are made up, as ``NAME=1x3x224x224``.
         seed: seed of everything random (only random and made-up calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.
@@ -237,6 +239,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     split_gates: bool | None = None
     split_outliers: bool = False
     data_free: bool = False
+    distill: bool = False
     shape: tuple[str, ...] = ()
     qcode_objective: QCodeObjective = "mse"
     op_types: tuple[str, ...] = ()
@@ -270,8 +273,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 )
         if self.data_free:
             self._require_data_free()
-        elif self.shape:
-            raise ConfigError("--shape is of made-up inputs; leave it out, or give --data-free")
+        elif self.distill or self.shape:
+            option = "--distill" if self.distill else "--shape"
+            raise ConfigError(f"{option} is of made-up inputs; leave it out, or give --data-free")
         if not self.place or (len(self.place) > 1 and {PLACE_AUTO, PLACE_ALL} & {*self.place}):
             raise ConfigError(f"--place takes {PLACE_AUTO}, {PLACE_ALL}, or globs over node names")
         if self.refines and self.scheme not in _CALIBRATED:
@@ -316,8 +320,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             "--smooth": bool(self.smooth),
             "--split-gates": bool(self.split_gates),
             "--split-outliers": self.split_outliers,
-            f"--rounding {self.rounding}": self.rounding != "nearest",
-            f"--fine-tune {self.fine_tune}": bool(self.fine_tune),
+            f"--rounding {self.rounding}": self.rounding != "nearest" and not self.distill,
+            f"--fine-tune {self.fine_tune}": bool(self.fine_tune) and not self.distill,
             f"--calib {self.calib}": self.calib.partition(":")[0] in _OF_DATA,
             f"--qcode-objective {self.qcode_objective}": self.qcode_objective == "output",
         }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from ptq.config import QuantizeConfig
 from ptq.data.feeds import Feed, InputSpec, fixed_dim
-from ptq.data.noise import Look, NoiseDataset, is_image
+from ptq.data.noise import DistilledDataset, Look, NoiseDataset, is_image
 from ptq.data.shapes import parse_shapes, settle_shapes
 from ptq.errors import ConfigError
 from ptq.graph.channel_taps import with_outputs
@@ -17,6 +19,7 @@ from ptq.graph.marginals import first_known, marginals
 from ptq.graph.renormalize import renormalized
 from ptq.numerics.arrays import F64
 from ptq.numerics.marginal import Marginal
+from ptq.progress import Stages
 from ptq.report.data_free import DataFree, MadeUpInput
 from ptq.runtime.session import Session, open_session, run
 from ptq.source import Source
@@ -24,6 +27,8 @@ from ptq.stats.base import TensorStats
 from ptq.stats.ema import EmaMinMax
 from ptq.stats.histogram import Histogram
 from ptq.stats.minmax import MinMax
+from ptq.train.distill import Distiller
+from ptq.train.rows import RowWriter
 
 #: Feeds that are made up unless told otherwise.
 SAMPLES = 32
@@ -33,6 +38,9 @@ _BATCH = 8
 
 #: How amplitudes of made-up images may fall with frequency, white noise first.
 _ROUGHNESS = (0.0, 0.5, 1.0, 1.5, 2.0)
+
+#: Steps in which a made-up feed is fitted to the batchnorms.
+_DISTILLING = 200
 
 #: Feeds on which each is tried.
 _TRIED = 4
@@ -73,6 +81,36 @@ def made_up(source: Source, config: QuantizeConfig, samples: int | None) -> Nois
         if fitted is not None:
             looks[images[0].name] = fitted
     return NoiseDataset(inputs, looks, samples=samples or SAMPLES, seed=config.seed)
+
+
+def distilled(source: Source, data: NoiseDataset, stages: Stages) -> DistilledDataset:
+    """Return made-up inputs, changed until all batchnorms find what they hold (ZeroQ).
+
+    Args:
+        source: the prepared model.
+        data: inputs to begin with.
+        stages: told of every step.
+
+    Raises:
+        ConfigError: the model takes no images, or several.
+        UnsupportedError: no batchnorm depends on them in a way that can be differentiated.
+    """
+    if len(data.looks) != 1 or not source.normals:
+        raise ConfigError(
+            f"--distill fits one image to batch normalizations; '{source.path.name}' takes "
+            f"{len(data.looks)} images and has {len(source.normals)} of them; leave it out"
+        )
+    (image,) = data.looks
+    first = next(iter(data))
+    distiller = Distiller(source.model, source.normals, first, image, source.folder)
+    shape = first[image].shape
+    with (
+        stages.stage("distill", len(data) * _DISTILLING) as step,
+        RowWriter(shape, first[image].dtype, Path(tempfile.gettempdir())) as writer,
+    ):
+        for feed in data:
+            writer.append(distiller.fit(feed, _DISTILLING, step)[image][np.newaxis])
+        return DistilledDataset(data, image, writer.finish())
 
 
 def of_one(source: Source, config: QuantizeConfig, data: NoiseDataset) -> NoiseDataset:
@@ -122,6 +160,7 @@ def what_it_rests_on(source: Source, data: NoiseDataset, tensors: Sequence[str])
             )
             for name, look in data.looks.items()
         },
+        distilled=isinstance(data, DistilledDataset),
     )
 
 

@@ -17,7 +17,7 @@ from ptq.auto import try_schemes
 from ptq.calibration import Calibration, ObserverSettings, observe_tensors
 from ptq.config import AUTO, QuantizeConfig
 from ptq.data import Dataset, data_forms, open_dataset, read_labels, select_labels
-from ptq.datafree import made_up, of_one
+from ptq.datafree import distilled, made_up, of_one
 from ptq.errors import ConfigError
 from ptq.files import staged
 from ptq.graph.load import model_files
@@ -114,7 +114,7 @@ def quantize(
         source = open_source(path)
     if config.scheme == "static":
         _sites(source, config)  # refused before its data is read
-    inputs = _inputs(source, calibration, config, options)
+    inputs = _inputs(source, calibration, config, options, stages)
     changed = transformed(source, inputs, config, stages, threads=options.threads)
     said: tuple[str, ...] = ()
     if options.widths is not None:
@@ -213,7 +213,7 @@ def begin(
     with stages.stage("prepare"):
         source = open_source(Path(model))
     _sites(source, config)
-    inputs = _inputs(source, calibration, config, options)
+    inputs = _inputs(source, calibration, config, options, stages)
     source = transformed(source, inputs, config, stages, threads=options.threads)
     return Work(source, inputs, config, stages, options.threads)
 
@@ -247,7 +247,11 @@ def _sites(source: Source, config: QuantizeConfig) -> Sites:
 
 
 def _inputs(
-    source: Source, calibration: Data | None, config: QuantizeConfig, options: RunOptions
+    source: Source,
+    calibration: Data | None,
+    config: QuantizeConfig,
+    options: RunOptions,
+    stages: Stages,
 ) -> Inputs:
     if config.data_free and (calibration is not None or options.statistics is not None):
         raise ConfigError(
@@ -268,6 +272,8 @@ def _inputs(
     if config.data_free:
         opened = noise = made_up(source, config, options.samples)
         trial = of_one(source, config, noise)
+        if config.distill:
+            opened = distilled(source, noise, stages)
     elif calibration is not None:
         opened = _dataset(calibration, source, options, samples=options.samples, seed=config.seed)
     _require_images([d for d in (opened, evaluation) if d is not None], options)

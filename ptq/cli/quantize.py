@@ -277,6 +277,12 @@ _MADE_FROM = {
     "normalizations, and from inputs made up to fit them. Less accurate than a few real samples.",
 )
 @click.option(
+    "--distill",
+    is_flag=True,
+    help="With --data-free, change the inputs that are made up until all batch normalizations find "
+    "what they hold (ZeroQ), so that --rounding and --fine-tune have something to look at.",
+)
+@click.option(
     "--shape",
     metavar="[NAME=]1x3x224x224",
     multiple=True,
@@ -345,7 +351,15 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
         },
         **{
             n: given[n]
-            for n in ("data_free", "shape", "fine_tune", "steps", "learning_rate", "loss")
+            for n in (
+                "data_free",
+                "distill",
+                "shape",
+                "fine_tune",
+                "steps",
+                "learning_rate",
+                "loss",
+            )
         },
         block=int(given["block"]),
         edge_bits=given["edge_bits"],

@@ -96,6 +96,25 @@ class NoiseDataset(Dataset):
         return np.asarray(images).astype(spec.dtype)
 
 
+class DistilledDataset(NoiseDataset):
+    """Made-up feeds whose images have been replaced by such as fit a model.
+
+    Args:
+        noise: the feeds.
+        image: the input that is replaced.
+        images: what by, ``(feeds, *shape of the input)``; may lie in a file.
+    """
+
+    def __init__(self, noise: NoiseDataset, image: str, images: Array) -> None:
+        super().__init__(noise.inputs, noise.looks, samples=len(images), seed=noise.seed)
+        self.image = image
+        self.images = images
+
+    def _feeds(self) -> Iterator[tuple[str, Feed]]:
+        for (where, feed), image in zip(super()._feeds(), self.images, strict=True):
+            yield where, {**feed, self.image: np.asarray(image)}
+
+
 def is_image(spec: InputSpec) -> bool:
     """Whether an input takes ``(N, C, H, W)`` of one to four channels."""
     channels = spec.shape[1] if spec.shape is not None and len(spec.shape) == 4 else None

@@ -26,13 +26,15 @@ class DataFree(msgspec.Struct, frozen=True, kw_only=True):
         batchnorms: how many tell mean and deviation of their channels.
         from_batchnorm: tensors whose range follows from that.
         from_made_up: tensors that were observed on made-up inputs.
-        inputs: what the made-up images are like, by input.
+        inputs: what the made-up images are like, by input; with ``distilled``, to begin with.
+        distilled: whether they were changed until all batchnorms found what they hold.
     """
 
     batchnorms: int
     from_batchnorm: int
     from_made_up: int
     inputs: dict[str, MadeUpInput]
+    distilled: bool = False
 
 
 def data_free_line(found: DataFree) -> str:
@@ -46,6 +48,7 @@ def data_free_line(found: DataFree) -> str:
         )
     return (
         f"NO DATA: {found.from_batchnorm} ranges follow from {found.batchnorms} batch "
-        f"normalizations, {found.from_made_up} from {made_up} made up to fit them; accuracy on "
+        f"normalizations, {found.from_made_up} from {made_up} made up to fit "
+        f"{'all of them' if found.distilled else 'them'}; accuracy on "
         "real inputs is not known, measure it with --eval-data, or give --calib-data"
     )
