@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ptq.data.feeds import Feed
-from ptq.errors import UnsupportedError
+from ptq.errors import UnsupportedError, VerificationError
 from ptq.graph.cut import Tapped
 from ptq.graph.passes.edit import constant, is_op
 from ptq.graph.site import Site, Sites
@@ -168,7 +168,7 @@ class Reconstructor:
                 if layers:
                     by = importance.get(block.output)
                     found.weights.update(self._solved(block, layers, found.weights, by))
-            except UnsupportedError as error:
+            except (UnsupportedError, VerificationError) as error:
                 found.left.update({layer.node: str(error) for layer in layers})
             on_block()
         return found

@@ -11,13 +11,14 @@ Gradient Method", JMLR 2020, section 9.2, for random ``r``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from ptq.data.feeds import Feed
+from ptq.errors import UnsupportedError
 from ptq.graph.held import values_by_name
 from ptq.graph.passes.edit import is_op
 from ptq.graph.save import to_bytes
@@ -33,6 +34,9 @@ from ptq.train.trace import trace
 #: Samples that it is measured on: noise of less than a third for each channel, by twice as many
 #: positions at least.
 _SAMPLES = 32
+
+#: Rows of vectors, as of transformers, have their channels last; images have them in front.
+_RANK_OF_ROWS = 3
 
 
 def channel_importance(
@@ -56,14 +60,14 @@ def channel_importance(
 
     Returns:
         Arrays that broadcast to the outputs; none of a block behind which something cannot be
-        differentiated.
-
-    Raises:
-        UnsupportedError: no output of the network consists of floats.
+        differentiated, or the network puts out no floats.
     """
     first = feeds[0]
     alike = [f for f in feeds if all(f[n].shape == a.shape for n, a in first.items())]
-    graph = _Directions(model, [block.output for block in blocks], first, folder)
+    try:
+        graph = _Directions(model, blocks, first, folder)
+    except UnsupportedError:  # no output consists of floats
+        return {}
     if not graph.gradients:
         return {}
     session = open_session(to_bytes(graph.model), threads=threads, folder=folder)
@@ -75,7 +79,7 @@ def channel_importance(
         given.update({n: rng.standard_normal(s, np.float32) for n, s in graph.directions.items()})
         found = run(session, given, names, where="a calibration sample")
         for tensor, gradient in zip(graph.gradients, found, strict=True):
-            axis = graph.axes[tensor] % gradient.ndim
+            axis = graph.axes[tensor]
             over = tuple(i for i in range(gradient.ndim) if i != axis)
             mean = np.square(gradient, dtype=np.float64).mean(axis=over, keepdims=True)
             sums[tensor] = sums[tensor] + mean if tensor in sums else mean
@@ -89,12 +93,15 @@ def channel_importance(
 class _Directions:
     """A network that puts out the gradients of its outputs in given directions, by tensors."""
 
-    def __init__(self, model: ir.Model, tensors: Sequence[str], feed: Feed, folder: Path) -> None:
+    def __init__(self, model: ir.Model, blocks: Sequence[Block], feed: Feed, folder: Path) -> None:
         clone = model.clone()
         graph = clone.graph
         values = values_by_name(graph)
-        self.axes = {t: _channels(values[t]) for t in tensors}
         traced = trace(clone, feed, folder)
+        nodes = {node.name or "": node for node in graph}
+        tensors = [block.output for block in blocks]
+        ranks = {t: len(traced.shape(values[t])) for t in tensors}
+        self.axes = {b.output: _channels(b, nodes, ranks[b.output]) for b in blocks}
         tape = Tape(graph, "ptq_importance/")
         terms = []
         self.directions: dict[str, tuple[int, ...]] = {}
@@ -130,11 +137,7 @@ class _Directions:
         self.model = clone
 
 
-def _channels(value: ir.Value) -> int:
+def _channels(block: Block, nodes: Mapping[str, ir.Node], rank: int) -> int:
     """Return the axis of the channels of what a block puts out."""
-    node = value.producer()
-    while node is not None and node.inputs and not is_op(node, "MatMul", "Gemm"):
-        if is_op(node, "Conv", "ConvTranspose"):
-            return 1
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
-    return -1
+    convolves = bool(block.layers) and is_op(nodes[block.layers[-1]], "Conv", "ConvTranspose")
+    return 1 if rank > _RANK_OF_ROWS or (convolves and rank > 1) else rank - 1

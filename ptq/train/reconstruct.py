@@ -172,9 +172,15 @@ class _Part:
             self._feed(rows),
             self.stream.rows(TARGET, rows),
             drop=drop,
-            importance=problem.importance,
+            importance=self._importance(),
         )
         self.outputs = list(self.graph.gradients.values())
+
+    def _importance(self) -> F32 | None:
+        """Return how much elements count, unless they are others than it was measured on."""
+        by, shape = self.problem.importance, self.stream.arrays[TARGET].shape[1:]
+        fits = by is not None and all(n in (1, m) for n, m in zip(by.shape, shape, strict=True))
+        return by if fits else None
 
     @cached_property
     def training(self) -> Session:
