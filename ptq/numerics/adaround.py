@@ -40,7 +40,7 @@ class Annealing:
         rate: the learning rate at first; it ends at a tenth.
         pressure: the weight of the term that draws weights to their codes, at first and in the
             end: so many times the error with weights rounded to nearest, if all are half way.
-            With 1 all the way, a quarter of the weights of correlated inputs stay half way in 500
+            With 1 all the way, a sixth of the weights of correlated inputs are half way after 500
             steps; with 10 in the end, one of twenty.
         beta: the exponent of that term, likewise.
         free: the share of the steps before it begins.
@@ -108,10 +108,10 @@ class SoftWeight:
         new = codes.astype(old.codes.dtype).reshape(old.codes.shape)
         return QTensor(np.ascontiguousarray(new), old.qparams)
 
-    def undecided(self) -> float:
-        """Return the share of weights that are not within a hundredth of up or down."""
-        h = np.clip(self.h(), self.lo, self.hi)
-        return float(np.mean(np.abs(h - np.rint(h)) > 0.01))
+    def decided(self) -> bool:
+        """Whether all weights are up or down: no gradient moves them any more."""
+        h = self.h()
+        return not np.any((h > 0.0) & (h < 1.0))
 
     def step(self, gradient: AnyArray, *, rate: float, pressure: float, beta: float) -> None:
         """Take one step of Adam.

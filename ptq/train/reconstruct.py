@@ -40,6 +40,9 @@ _VALUES, _MOST_BATCH = 1 << 19, 32
 #: Batches on which it is measured whether rounding came out better than to nearest.
 _MEASURED = 16
 
+#: So many steps apart it is looked whether anything is left to find.
+_LOOK = 25
+
 #: How much closer than the last digits two runs must agree to be the same.
 _SAME = 1e-3
 
@@ -129,6 +132,8 @@ def reconstruct(problem: Problem, descent: Descent, *, drop: float = 0.0) -> Rec
     soft = {name: SoftWeight(array, tensor) for name, (array, tensor) in problem.weights.items()}
     size = sum(weight.v.size for weight in soft.values())
     for i in range(descent.iterations):
+        if i % _LOOK == 0 and all(weight.decided() for weight in soft.values()):
+            break
         part = parts[int(rng.choice(len(parts), p=shares / shares.sum()))]
         gradients = part.gradients({n: w.values() for n, w in soft.items()}, rng, drop)
         rate, pressure, beta = descent.annealing.at(i / descent.iterations)

@@ -95,5 +95,6 @@ def test_codes_are_the_neighbours_of_a_weight_and_scales_stay():
 def test_in_the_end_all_are_decided():
     w, gram = problem(2)
     soft = descend(w, written(w), gram, steps=4000)
-    assert soft.undecided() == 0.0
-    np.testing.assert_allclose(soft.values(), soft.rounded().dequantize(), atol=0.02)
+    assert soft.decided()
+    np.testing.assert_allclose(soft.values(), soft.rounded().dequantize(), rtol=1e-6)
+    assert not SoftWeight(w, written(w)).decided()
