@@ -142,6 +142,16 @@ OBSERVER = together(
     threads("observe with; latency is measured with one"),
 )
 
+LOSS = click.option(
+    "--loss",
+    type=click.Choice(["auto", "kl", "mse", "layers"]),
+    default="auto",
+    show_default=True,
+    help="What training makes small: the divergence from the float model's classes (kl), the "
+    "squared error of the outputs (mse), the one of outputs behind a softmax and the other of the "
+    "rest (auto), or that and the squared error of what blocks put out (layers).",
+)
+
 FORCE = click.option("--force", is_flag=True, help="Replace existing files.")
 
 

@@ -64,15 +64,7 @@ def command() -> None:
     show_default=True,
     help="Range method that training starts from.",
 )
-@click.option(
-    "--loss",
-    type=click.Choice(["auto", "kl", "mse", "layers"]),
-    default="auto",
-    show_default=True,
-    help="What is made small: the divergence from the classes of the float model (kl), the "
-    "squared error of the outputs (mse), the one of outputs behind a softmax and the other of the "
-    "rest (auto), or that and the squared error of what blocks put out (layers).",
-)
+@shared.LOSS
 @click.option(
     "--labels",
     type=shared.FILE,

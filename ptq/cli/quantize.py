@@ -218,15 +218,7 @@ _MADE_FROM = {
     show_default=True,
     help="With --fine-tune, the highest, as a share of the size of each array.",
 )
-@click.option(
-    "--loss",
-    type=click.Choice(["auto", "kl", "mse", "layers"]),
-    default="auto",
-    show_default=True,
-    help="With --fine-tune, what is made small: the divergence of classes (kl), the squared error "
-    "of the outputs (mse), the one of outputs behind a softmax and the other of the rest (auto), "
-    "or that and the squared error of what blocks put out (layers).",
-)
+@shared.LOSS
 @click.option(
     "--equalize",
     is_flag=True,
