@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,9 @@ from ptq.train.fakequant.base import (
 )
 from ptq.train.straight_through import DOMAIN
 from ptq.train.tape import Tape
+
+#: How many steps of 4 bits there are on either side of zero, and how much faster fewer bits learn.
+_STEPS_OF_4, _MOST_HASTE = 7.0, 3.0
 
 #: Quantizes a weight: its reader, values, the axis of its output channels.
 StartWeight = Callable[[Site, np.ndarray], QTensor]
@@ -173,7 +176,7 @@ class _Building:
         faked = self._call(
             f"{self._method(trained)}_activation",
             value,
-            self._inputs(name, parameters),
+            self._inputs(name, parameters, start.qtype.bits),
             lambda tape, x, p: make(tape, x, p, start),
         )
         self.activations[name], self.scales[name] = faked, faked.scale
@@ -195,14 +198,15 @@ class _Building:
             assert array is not None
             start = WeightStart(name, array, start_weight(site, array), site.weight_axis)
             trained = start.qtype.bits <= self.widths.weights
-            parameter = Parameter(name, array, "weight", rate=_size(array))
+            rate = _size(array) * _haste(start.qtype.bits)
+            parameter = Parameter(name, array, "weight", rate=rate)
             parameters = self.method.weight_parameters(start) if trained else ()
             make = self.method.weight if trained else _Fixed.weight
             self.starts[name] = start
             self.weights[name] = self._call(
                 f"{self._method(trained)}_weight",
                 self._input(parameter, site.name),
-                self._inputs(name, parameters),
+                self._inputs(name, parameters, start.qtype.bits),
                 lambda tape, w, p: make(tape, w, p, start),
             )
         site.node.replace_input_with(index, self.weights[name].value)
@@ -218,7 +222,9 @@ class _Building:
         name = name_of(given)
         value = self.inputs.get(name)
         if value is None:
-            value = self._input(Parameter(name, array, "bias", rate=_size(array)), node)
+            weight = self.starts.get(name_of(site.weight)) if site.weight is not None else None
+            haste = 1.0 if weight is None else _haste(weight.qtype.bits)
+            value = self._input(Parameter(name, array, "bias", rate=_size(array) * haste), node)
         self.biases[node] = name
         if site.rule.integer_bias and reader is site.node and site.bias is not None:
             scale = self.weights[name_of(site.weight)].scale  # type: ignore[arg-type]
@@ -271,10 +277,10 @@ class _Building:
         integer = {id(s.node) for s in self.readers.get(id(value), ())}
         return [(node, i) for node, i in value.uses() if id(node) in integer]
 
-    def _inputs(self, name: str, parameters: Sequence[Parameter]) -> dict[str, ir.Value]:
+    def _inputs(self, name: str, parameters: Sequence[Parameter], bits: int) -> dict[str, ir.Value]:
         return {
             p.name: self._input(
-                Parameter(f"{name}::{p.name}", p.start, p.role, p.rate, p.decay, p.positive), name
+                replace(p, name=f"{name}::{p.name}", rate=p.rate * _haste(bits)), name
             )
             for p in parameters
         }
@@ -340,6 +346,15 @@ class _Fixed:
     @staticmethod
     def weight(tape: Tape, w: ir.Value, p: Mapping[str, ir.Value], start: WeightStart) -> Faked:
         return fixed_weight(tape, w, start)
+
+
+def _haste(bits: int) -> float:
+    """Return how fast to learn for a grid of so many bits, beside one of 4.
+
+    In proportion to the step, which is what there is to make up for: at the rate of 4 bits, weights
+    of 8 are moved by half a step each time, and EfficientNet-Lite0 loses 5 dB.
+    """
+    return min(_STEPS_OF_4 / (2 ** (bits - 1) - 1), _MOST_HASTE) if bits > 1 else _MOST_HASTE
 
 
 def _size(array: np.ndarray) -> float:

@@ -118,3 +118,15 @@ def test_channels_of_zeros_make_room_for_their_bias() -> None:
     work, version, _ = prepared()
     model = work.source.model.clone()
     work._emit(model, version.keep_float, version.plan, refined=found)  # or it does not fit int32
+
+
+def test_finer_grids_learn_more_slowly() -> None:
+    placed = {p.parameter.name: p.parameter for p in trainable_by("lsq").network.parameters}
+    edge, inner = placed["stem.conv.weight"], placed["block1.expand.conv.weight"]
+
+    def pace(parameter):  # type: ignore[no-untyped-def]
+        return parameter.rate / np.sqrt(np.mean(np.square(parameter.start)))
+
+    assert pace(inner) == pytest.approx(1.0)
+    # of 7 bits, as pairs of 8 would saturate: 63 steps on either side, and not 7
+    assert pace(edge) == pytest.approx(7 / 63)
