@@ -82,6 +82,7 @@ def export(model: Path, *, folder: Path, as_json: bool, **given: Any) -> None:  
     gradients as outputs, so that onnxruntime can train it; `ptq qat run` does, and other trainers
     can. Of the data, one sample in eight is kept out to judge the result.
     """
+    from ptq.config import FULL_BITS
     from ptq.options import RunOptions
     from ptq.qat import export_job
     from ptq.report.training import job_text
@@ -92,6 +93,8 @@ def export(model: Path, *, folder: Path, as_json: bool, **given: Any) -> None:  
         bits=bits,
         activation_bits=activation_bits,
         fine_tune=given["method"],
+        # what training is held against is what `ptq quantize` would make of as many bits
+        weights_symmetric=bits == FULL_BITS,
         **{name: given[name] for name in (*fields, "ema_decay", "seed")},
     )
     with progress_bars() as on_progress:
