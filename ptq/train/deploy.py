@@ -20,6 +20,7 @@ from ptq.numerics.affine import QParams, QTensor
 from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
 from ptq.plan import Decision, Plan
+from ptq.plan.replace import with_decisions
 from ptq.runtime.session import open_session, run
 from ptq.train.estimators import resolve
 from ptq.train.fakequant.base import Faked
@@ -39,7 +40,7 @@ class Deployed:
     """What the integer model gets of a trained network.
 
     Attributes:
-        decisions: of activations, by tensor.
+        decisions: of activations with a scale of their own, by tensor (`ptq.plan.replace`).
         weights: codes and scales, by name.
         shifts: what to add to biases, by node.
     """
@@ -65,19 +66,14 @@ def deploy(
         VerificationError: a quantizer gives weights that are no codes, or no scales.
     """
     found = _Readout(network, trained)
-    own = {t: _decision(plan.tensors[t], t, found, f) for t, f in network.activations.items()}
-    decisions = {**own}
-    for tensor, old in plan.tensors.items():
-        source = own.get(old.observed)
-        if tensor not in own and source is not None:
-            decisions[tensor] = _copied(old, plan.tensors[old.observed], source)
+    decisions = {t: _decision(plan.tensors[t], t, found, f) for t, f in network.activations.items()}
     weights: dict[str, QTensor] = {}
     for name, faked in network.weights.items():
         site = next(s for s in sites.sites if s.weight is not None and s.weight.name == name)
         value = found[faked.value]
         found_codes = _codes(name, value, found[faked.scale], network.starts[name].axis)
         weights[name] = unsaturated(site, value, found_codes)
-    _make_room(weights, network, trained, sites, {**plan.tensors, **decisions})
+    _make_room(weights, network, trained, sites, with_decisions(plan, decisions).tensors)
     nodes = {node.name: node for node in model.graph}
     shifts = {}
     for node, bias in network.biases.items():
@@ -159,18 +155,6 @@ def _decision(old: Decision, tensor: str, found: _Readout, faked: Faked) -> Deci
         decode=None if faked.encode is None else scale,
         zero_point=zero,
         observed=tensor,
-    )
-
-
-def _copied(old: Decision, before: Decision, source: Decision) -> Decision:
-    """Return the decision of a tensor that has the codes of another."""
-    by = np.float32(old.scale) / np.float32(before.scale)
-    return msgspec.structs.replace(
-        source,
-        lo=source.lo * float(by),
-        hi=source.hi * float(by),
-        scale=float(np.float32(source.scale) * by),
-        decode=None if source.decode is None else float(np.float32(source.decode) * by),
     )
 
 

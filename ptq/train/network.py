@@ -372,4 +372,4 @@ def _source_of(name: str, plan: Plan) -> str:
     source = plan.tensors.get(decision.observed)
     if source is None or source.zero_point != decision.zero_point:
         return name
-    return decision.observed if decision.observed != name else name
+    return decision.observed

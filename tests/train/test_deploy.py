@@ -14,6 +14,7 @@ from ptq.errors import VerificationError
 from ptq.finetuning import Trainable
 from ptq.graph.save import to_bytes
 from ptq.inputs import Inputs
+from ptq.plan.replace import with_decisions
 from ptq.progress import Stages
 from ptq.refining import Refined
 from ptq.runtime.session import open_session, run
@@ -130,3 +131,15 @@ def test_finer_grids_learn_more_slowly() -> None:
     assert pace(inner) == pytest.approx(1.0)
     # of 7 bits, as pairs of 8 would saturate: 63 steps on either side, and not 7
     assert pace(edge) == pytest.approx(7 / 63)
+
+
+def test_copies_stand_for_what_their_source_is_decoded_to() -> None:
+    trainable = trainable_by("qil")  # encodes and decodes at steps of its own
+    found = trainable.taken_over(Refined(), moved(trainable))
+    _, version, _ = prepared()
+    plan, before = with_decisions(version.plan, found.decisions).tensors, version.plan.tensors
+    copied = [n for n, d in before.items() if d.observed != n and d.observed in found.decisions]
+    assert copied
+    for name in copied:
+        assert plan[name].step == pytest.approx(plan[before[name].observed].step)
+        assert plan[name].scale == plan[name].step
