@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -62,7 +62,7 @@ class Trainable:
     def export(
         self,
         folder: Path,
-        feeds: Sequence[Feed],
+        feeds: Iterable[Feed],
         held: Sequence[Feed],
         *,
         labels: bool = False,
@@ -73,7 +73,7 @@ class Trainable:
 
         Args:
             folder: where.
-            feeds: a few of the samples to train on.
+            feeds: samples to train on; the first few are read.
             held: samples to judge on.
             labels: whether to train on labels.
             keep_float: nodes that stay in float, by name.
@@ -96,7 +96,8 @@ class Trainable:
             timed=timed,
         )
         source, network = self.source, self.network
-        made_from = JobSource(network, source.model, source.folder, source.inputs, feeds, held)
+        few = list(islice(feeds, _READ))
+        made_from = JobSource(network, source.model, source.folder, source.inputs, few, held)
         return write_job(folder, made_from, settings)
 
     def taken_over(self, before: Refined, trained: Mapping[str, np.ndarray]) -> Refined:
@@ -148,7 +149,7 @@ def fine_tune(
         folder = Path(name)
         with stages.stage("export"):
             judged = list(Part(data, judge_on))
-            trainable.export(folder, list(islice(Part(data, train_on), _READ)), judged)
+            trainable.export(folder, Part(data, train_on), judged)
         job = Job.open(folder)
         samples = collect(job, Part(data, train_on), stages=stages, threads=threads)
         held = held_out(job, stages=stages, threads=threads)

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -27,11 +26,8 @@ from ptq.places import require_text
 from ptq.ranging import Part
 from ptq.refining import Refined
 from ptq.train.job import Job
-from ptq.train.manifest import MANIFEST, MODEL, STATISTICS, Manifest
-from ptq.train.samples import LABELS, held_out_data
-
-#: Samples that a job is made from.
-_READ = 32
+from ptq.train.manifest import LABELS, MANIFEST, MODEL, STATISTICS, Manifest
+from ptq.train.samples import held_out_data
 
 
 def export_job(
@@ -79,7 +75,7 @@ def export_job(
         with work.stages.stage("export"):
             return work.trainable(version, Refined()).export(
                 place,
-                list(islice(Part(data, train_on), _READ)),
+                Part(data, train_on),
                 _judged(data, list(judge_on), classes),
                 labels=labels is not None,
                 keep_float=tuple(sorted(version.keep_float)),

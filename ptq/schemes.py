@@ -43,7 +43,7 @@ from ptq.report.placement import ALL, Candidate, Placement
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.session import open_session
 from ptq.source import Source, not_placed
-from ptq.targets import Target, load_target
+from ptq.targets import load_target
 from ptq.trial import Trial
 from ptq.version import Version
 from ptq.weight_refining import NOTHING, WeightRefiner
@@ -255,7 +255,7 @@ class SchemeWriter:
         tensor = settings.range_method.quantize(
             w, qtype, axis=axis if settings.per_channel else None, symmetric=symmetric
         )
-        if not _saturates(self.target):
+        if not self.target.saturates:
             return tensor
         return fit_pairs(w, tensor, orders_of(w.ndim, axis, convolution=w.ndim > 2))
 
@@ -288,7 +288,3 @@ class SchemeWriter:
             random_data=data is not None and data.synthetic,
             images=self.inputs.images if data is not None else None,
         )
-
-
-def _saturates(target: Target) -> bool:
-    return any(rule.saturates for rule in target.ops.values())

@@ -168,6 +168,7 @@ class Work:
             ConfigError: there is no calibration data.
         """
         kept, plan, config = version.keep_float, version.plan, self.config
+        sites = self._sites(kept)
         looked_at = self._looked_at()
         trial = self._trial(looked_at)
 
@@ -189,11 +190,11 @@ class Work:
 
         symmetric = {n.name: n.weight_symmetric for n in plan.nodes}
         refiner = Refiner(
-            self.source, self._sites(kept), emit, choose,
+            self.source, sites, emit, choose,
             lambda model: trial.error(to_bytes(model)),
             looked_at.refined_on, self.stages, self.threads,
             known_means(self.source) if config.data_free else {},
-            fake_activations(self._sites(kept), plan.tensors), config.seed,
+            fake_activations(sites, plan.tensors), config.seed,
             looked_at.labels is not None,
         )  # fmt: skip
         found, done = refiner.refine(
@@ -245,11 +246,7 @@ class Work:
 
         None where kernels saturate: folded or shifted, other codes would be neighbours.
         """
-        return {} if self._saturates() else possible_variants(self.source.model)
-
-    def _saturates(self) -> bool:
-        """Return whether kernels add products of two weights in 16 bits."""
-        return any(rule.saturates for rule in self.target.ops.values())
+        return {} if self.target.saturates else possible_variants(self.source.model)
 
     def switched(self, version: Version) -> SwitchedModel:
         """Return the float model in which every site of a version can be quantized, or not."""
@@ -348,7 +345,7 @@ class Work:
         tweak_norms(model, before.norms)
         sites = self._find(model, version.keep_float)
         # codes that would saturate are not to be changed once the network is trained with them
-        most = _BITS_OF_PAIRS if self._saturates() else 8
+        most = _BITS_OF_PAIRS if self.target.saturates else 8
 
         def start(site: Site, array: np.ndarray) -> QTensor:
             def quantize(node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:

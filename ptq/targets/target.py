@@ -88,6 +88,11 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ops: dict[str, OpRule]
     left_float: dict[str, str] = {}
 
+    @property
+    def saturates(self) -> bool:
+        """Whether some kernels add products of two weights in 16 bits."""
+        return any(rule.saturates for rule in self.ops.values())
+
 
 def target_names() -> list[str]:
     """Return the names of the targets that ship with `ptq`, sorted."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,12 +13,12 @@ import numpy as np
 from ptq import __version__
 from ptq.data.feeds import Feed, InputSpec, fixed_dim
 from ptq.errors import DataError
-from ptq.files import write_atomically
+from ptq.files import sha256_of, write_atomically
 from ptq.graph.save import save_model, to_bytes
 from ptq.graph.types import Model
 from ptq.runtime.session import open_session, run
+from ptq.train.arrays import packed
 from ptq.train.graphs import (
-    LABELS,
     LOSS,
     TrainingGraph,
     choose_targets,
@@ -36,6 +34,7 @@ from ptq.train.manifest import (
     EVAL,
     FORWARD,
     HELD_OUT,
+    LABELS,
     MANIFEST,
     PARAMETERS,
     TEACHER,
@@ -132,13 +131,13 @@ def write_job(folder: Path, source: JobSource, settings: JobSettings) -> Manifes
     variants = Variants(timed=settings.timed)
     graph = training_graph(source.network, targets, settings.loss, feed, source.folder, variants)
     _save(source, settings, targets, teacher, graph, folder)
-    write_atomically(folder / PARAMETERS, npz(first))
+    write_atomically(folder / PARAMETERS, packed(first))
     held_out = {f"{i:05}/{n}": a for i, f in enumerate(source.held_out) for n, a in f.items()}
-    write_atomically(folder / HELD_OUT, npz(held_out))
+    write_atomically(folder / HELD_OUT, packed(held_out))
     manifest = _manifest(source, settings, targets, graph, feed, batch)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
     manifest = msgspec.structs.replace(
-        manifest, sha256={p.name: digest(p) for p in files}, variants=variants.chosen
+        manifest, sha256={p.name: sha256_of(p) for p in files}, variants=variants.chosen
     )
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     write_atomically(folder / MANIFEST, content)
@@ -168,19 +167,6 @@ def joined(feeds: Sequence[Feed]) -> Feed:
                     "training needs samples of one shape"
                 )
     return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
-
-
-def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the content of an .npz file; equal arrays give equal bytes."""
-    content = io.BytesIO()
-    np.savez(content, **dict(arrays))  # type: ignore[arg-type]
-    return content.getvalue()
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _batch_size(source: JobSource, wanted: int) -> int:

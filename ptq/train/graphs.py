@@ -22,7 +22,7 @@ from ptq.train.losses import (
     score_tensor,
     squared_error,
 )
-from ptq.train.manifest import Loss, LossKind
+from ptq.train.manifest import LABELS, Loss, LossKind
 from ptq.train.network import Network
 from ptq.train.reverse import Frozen, differentiate, remove_unread
 from ptq.train.tape import Tape
@@ -31,9 +31,6 @@ from ptq.train.variants import Variants
 
 #: The output that is the loss.
 LOSS = "loss"
-
-#: The input that takes class numbers.
-LABELS = "labels"
 
 _ESTIMATORS = frozenset(function.identifier() for function in functions())
 

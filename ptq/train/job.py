@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from ptq.errors import ConfigError, TrainingError
-from ptq.files import write_atomically
+from ptq.files import sha256_of, write_atomically
 from ptq.train import manifest as contract
 from ptq.train.arrays import packed, read_arrays
 from ptq.train.manifest import Manifest, TrainedArray
@@ -27,8 +27,6 @@ _NEEDED = (
 
 #: What training writes: it is not part of the job, though it may have been there at its export.
 _WRITTEN = frozenset({contract.TRAINED, contract.RESULT, contract.CHECKPOINT})
-
-_READ = 1 << 20
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -188,7 +186,7 @@ class Job:
                 continue
             path = self.path(name)
             try:
-                found = _sha256(path)
+                found = sha256_of(path)
             except OSError as error:
                 raise TrainingError(
                     f"'{path}' of the job cannot be read ({error.strerror}); export the job anew"
@@ -249,11 +247,3 @@ def _decoded(content: bytes, of: type[_S], path: Path) -> _S:
         return msgspec.json.decode(content, type=of)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise TrainingError(f"'{path}' is damaged: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    hasher = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ):
-            hasher.update(block)
-    return hasher.hexdigest()

@@ -20,6 +20,9 @@ VERSION = 1
 #: error of what blocks put out; cross entropy of labels.
 LossKind = Literal["kl", "mse", "auto", "layers", "labels"]
 
+#: The input that takes class numbers, and the array of a held-out feed that holds them.
+LABELS = "labels"
+
 #: The files of a job.
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"  # the user's float model

@@ -21,12 +21,8 @@ from ptq.train.job import Job
 from ptq.train.sample_rows import Samples, blocks_of
 
 __all__ = [
-    "LABELS", "Samples", "blocks_of", "collect", "held_out", "held_out_data", "labels_for",
-    "open_data",
+    "Samples", "blocks_of", "collect", "held_out", "held_out_data", "labels_for", "open_data",
 ]  # fmt: skip
-
-#: The array of held-out feeds that has the classes of their rows.
-LABELS = "labels"
 
 
 def open_data(
@@ -130,7 +126,7 @@ def held_out_data(job: Job) -> tuple[HeldFeeds, np.ndarray | None]:
     """
     path = job.path(contract.HELD_OUT)
     specs = _specs(job)
-    label = None if LABELS in {spec.name for spec in specs} else LABELS
+    label = None if contract.LABELS in {spec.name for spec in specs} else contract.LABELS
     feeds: dict[str, Feed] = {}
     for key, array in read_arrays(path).items():
         number, _, name = key.partition("/")
