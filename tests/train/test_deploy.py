@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -133,13 +134,17 @@ def test_finer_grids_learn_more_slowly() -> None:
     assert pace(edge) == pytest.approx(7 / 63)
 
 
-def test_copies_stand_for_what_their_source_is_decoded_to() -> None:
-    trainable = trainable_by("qil")  # encodes and decodes at steps of its own
+def test_copies_are_left_to_the_plan() -> None:
+    trainable = trainable_by("qil")
     found = trainable.taken_over(Refined(), moved(trainable))
+    assert set(found.decisions) == set(trainable.network.activations)
+
+
+def test_a_copy_is_quantized_at_the_step_that_its_source_is_decoded_with() -> None:
     _, version, _ = prepared()
-    plan, before = with_decisions(version.plan, found.decisions).tensors, version.plan.tensors
-    copied = [n for n, d in before.items() if d.observed != n and d.observed in found.decisions]
-    assert copied
-    for name in copied:
-        assert plan[name].step == pytest.approx(plan[before[name].observed].step)
-        assert plan[name].scale == plan[name].step
+    before = version.plan.tensors
+    copy = next(n for n, d in before.items() if d.observed != n and d.observed in before)
+    source = before[copy].observed
+    trained = msgspec.structs.replace(before[source], decode=3.0 * before[source].scale)
+    plan = with_decisions(version.plan, {source: trained}).tensors
+    assert plan[copy].scale == plan[copy].step == pytest.approx(trained.step)
