@@ -40,8 +40,8 @@ SETTINGS = {
     "--symmetric": {"symmetric": True},
     "--weights per-tensor": {"weights": "per-tensor"},
     "--asymmetric-weights": {"weights_symmetric": False},
-    "--weight-range mse": {"weight_range": "mse"},
-    "--weight-range percentile": {"weight_range": "percentile"},
+    "--weight-method mse": {"weight_method": "mse"},
+    "--weight-method percentile": {"weight_method": "percentile"},
 }
 #: Numbers of samples, with two methods.
 COUNTS = (1, 4, 8, 32, 128)

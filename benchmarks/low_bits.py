@@ -25,8 +25,8 @@ _MIXED = {"weights_symmetric": False, **_FULL}
 #: Settings, and the mean width where layers have widths of their own.
 WAYS = {
     "W8A8, to nearest, symmetric": ({}, None),
-    "W4A8, to nearest, symmetric, minmax": ({"bits": 4, "weight_range": "minmax"}, None),
-    "W4A8, to nearest, asymmetric, minmax": ({**_FOUR, "weight_range": "minmax"}, None),
+    "W4A8, to nearest, symmetric, minmax": ({"bits": 4, "weight_method": "minmax"}, None),
+    "W4A8, to nearest, asymmetric, minmax": ({**_FOUR, "weight_method": "minmax"}, None),
     "W4A8, to nearest, asymmetric, mse": (_FOUR, None),
     "W4A8, mse, bias-correct": ({**_FOUR, "bias_correct": True}, None),
     "W4A8, gptq": ({**_FOUR, "rounding": "gptq"}, None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +11,7 @@ from ptq.errors import ConfigError
 
 if TYPE_CHECKING:
     from ptq.calib import Solver
+    from ptq.rounders import Rounder
     from ptq.train.fakequant import QatMethod
     from ptq.weights import WeightQuantizer
 
@@ -19,21 +20,26 @@ QCodeObjective = Literal["mse", "kl", "output"]
 FileFormat = Literal["qdq", "integer"]
 Format = Literal["qdq", "integer", "both"]
 Scheme = Literal["static", "dynamic", "weight-only", "auto"]
-Rounding = Literal["nearest", "gptq", "adaround", "brecq", "qdrop"]
+LearnedRounding = Literal["adaround", "brecq", "qdrop"]
 Preference = Literal["speed", "size"]
 
 #: The width of what integer kernels take.
 FULL_BITS = 8
 
 #: Widths of weights that each scheme takes.
-_WIDTHS = {"static": (8, 7, 6, 5, 4, 3, 2), "dynamic": (8,), "weight-only": (8, 4, 2), "auto": (8,)}
+_WIDTHS = {
+    "static": (8, 7, 6, 5, 4, 3, 2, 1),
+    "dynamic": (8,),
+    "weight-only": (8, 4, 2),
+    "auto": (8,),
+}
 
 #: What an override may change in each scheme; the rest of it would mean nothing there.
 _OVERRIDDEN = {
-    "static": ("float", "bits", "calib", "weights", "weight_range"),
-    "dynamic": ("float", "bits", "weights", "weight_range"),
+    "static": ("float", "bits", "calib", "weights", "weight_method"),
+    "dynamic": ("float", "bits", "weights", "weight_method"),
     "weight-only": ("float", "bits"),
-    "auto": ("float", "bits", "calib", "weights", "weight_range"),
+    "auto": ("float", "bits", "calib", "weights", "weight_method"),
 }
 
 #: Schemes that may have calibration data to look at outputs on.
@@ -71,7 +77,7 @@ class Override(
         bits: width of their weights.
         calib: range method of the activations that match.
         weights: granularity of the scales of their weights.
-        weight_range: range method of their weights.
+        weight_method: range method of their weights.
     """
 
     match: str = "*"
@@ -80,7 +86,7 @@ class Override(
     bits: int | None = None
     calib: str | None = None
     weights: Granularity | None = None
-    weight_range: str | None = None
+    weight_method: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values of the wrong kind, and an override that changes nothing."""
@@ -128,12 +134,12 @@ class Override(
             if self.calib is not None and calib.parse_method(self.calib).runs_network:
                 raise ConfigError(f"calib '{self.calib}' chooses for a whole model; name a method")
             if (
-                self.weight_range is not None
-                and weights.parse_method(self.weight_range).runs_network
+                self.weight_method is not None
+                and weights.parse_method(self.weight_method).runs_network
             ):
                 raise ConfigError(
-                    f"weight-range '{self.weight_range}' is for a whole model; give it as "
-                    "--weight-range"
+                    f"weight-method '{self.weight_method}' is for a whole model; give it as "
+                    "--weight-method"
                 )
         except ConfigError as error:
             raise ConfigError(f"override {self}: {error}") from error
@@ -164,7 +170,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         prefer: ``size`` puts up with a result that is slower than the float model.
         calib: the range method of the activations, as `ptq methods` lists them, with options
             after a colon: ``kl``, ``percentile:coverage=99.9``.
-        weight_range: the range method of the weights; if empty, ``minmax``, with fewer than 8 bits
+        weight_method: the weight quantizer, as `ptq methods` lists them, with options after a
+            colon; layers of a width that it has no codes of, as first and last ones, have the
+            default; if empty, ``minmax``, with fewer than 8 bits
             ``mse``, and ``qcode`` where the activations take power-of-two scales too.
         weights: one scale for each output channel, or one for a whole weight.
         weights_symmetric: whether weights have zero point 0.
@@ -196,8 +204,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         shape: of dynamic inputs that are made up, as ``NAME=1x3x224x224``.
         seed: seed of everything random (only random and made-up calibration data is).
         allow_larger: whether a result larger than the input is written; small models can grow.
-        rounding: how weights are rounded: each to the ``nearest`` code, or with ``gptq`` so that
-            the outputs of layers change least on calibration data; ``adaround`` learns by gradient
+        rounding: how weights are rounded: each to the ``nearest`` code, or with ``gptq`` or another
+            rounding method of `ptq methods`, with options after a colon, so that the outputs of
+            layers change least on calibration data; ``adaround`` learns by gradient
             descent which are rounded up, layer by layer with the activation functions behind them,
             ``brecq`` block by block, and ``qdrop`` likewise with activations quantized at random;
             not in the dynamic scheme.
@@ -229,7 +238,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     place: tuple[str, ...] = (PLACE_AUTO,)
     prefer: Preference = "speed"
     calib: str = "kl"
-    weight_range: str = ""
+    weight_method: str = ""
     weights: Granularity = "per-channel"
     weights_symmetric: bool = True
     symmetric: bool = False
@@ -249,7 +258,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ema_decay: Annotated[float, Meta(ge=0, lt=1)] = 0.99
     seed: Annotated[int, Meta(ge=0)] = 0
     allow_larger: bool = False
-    rounding: Rounding = "nearest"
+    rounding: str = "nearest"
     bias_correct: bool = False
     protect: Annotated[float, Meta(ge=0)] | None = None
     tweak_norms: bool = False
@@ -284,7 +293,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 "static or weight-only"
             )
         for option, given in (
-            (f"--weight-range {self.weight_range}", self.searches_weights),
+            (f"--weight-method {self.weight_method}", self.searches_weights),
             ("--tweak-norms", self.tweak_norms),
             (f"--fine-tune {self.fine_tune}", self.fine_tune),
             ("--protect", self.protect),
@@ -342,7 +351,15 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         from ptq.targets import load_target
 
         self.solver()
-        self.weight_quantizer()
+        method = self.weight_quantizer()
+        method.require_width(self.bits)
+        if not method.uniform and (self.learns_rounding or self.fine_tune):
+            option = f"--rounding {self.rounding}" if self.learns_rounding else "--fine-tune"
+            raise ConfigError(
+                f"{option} is for grids of even steps, and --weight-method {self.weight_method} "
+                "has levels of its own; leave one of them out, or use --rounding gptq"
+            )
+        self.rounding_method()
         if self.fine_tune:
             self.training_method().check_widths(self.bits, self.activation_bits)
         for override in self.overrides:
@@ -377,9 +394,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             tweak_norms=self.tweak_norms and scheme in _PROTECTED,
             fine_tune=self.fine_tune if scheme in _PROTECTED else "",
             rounding=self.rounding if scheme in _CALIBRATED else "nearest",
-            weight_range=""
+            weight_method=""
             if self.searches_weights and scheme not in _PROTECTED
-            else self.weight_range,
+            else self.weight_method,
         )
 
     def solver(self) -> Solver:
@@ -394,6 +411,24 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         if text == "qcode" and self.qcode_objective == "kl":
             text = "qcode:objective=kl"
         return parse_method(text)
+
+    def rounding_method(self) -> Rounder | LearnedRounding | None:
+        """Return how weights are rounded; ``None`` if to nearest.
+
+        Raises:
+            ConfigError: there is no such method, or an option is wrong.
+        """
+        from ptq.rounders import ROUNDERS
+
+        if self.rounding == "nearest":
+            return None
+        if self.learns_rounding:
+            return cast(LearnedRounding, self.rounding)
+        try:
+            return ROUNDERS.parse(self.rounding)
+        except ConfigError as error:
+            learned = ", ".join(("nearest", *get_args(LearnedRounding)))
+            raise ConfigError(f"{error}, or of {learned}") from error
 
     def training_method(self) -> QatMethod:
         """Return the training method.
@@ -416,9 +451,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """
         from ptq.weights import parse_method
 
-        narrow = self.scheme == "static" and (self.bits if bits is None else bits) < 8
+        wanted = self.bits if bits is None else bits
+        narrow = self.scheme == "static" and wanted < FULL_BITS
         default = "qcode" if self.solver().power_of_two else "mse" if narrow else "minmax"
-        return parse_method(self.weight_range or default)
+        method = parse_method(self.weight_method or default)
+        return method if wanted == self.bits or method.has_width(wanted) else parse_method(default)
 
     @property
     def power_of_two(self) -> bool:
@@ -468,7 +505,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         options = {
             "--bias-correct": self.corrects_biases,
             f"--rounding {self.rounding}": self.rounding != "nearest",
-            f"--weight-range {self.weight_range}": self.searches_weights,
+            f"--weight-method {self.weight_method}": self.searches_weights,
             "--tweak-norms": self.tweak_norms,
             f"--fine-tune {self.fine_tune}": bool(self.fine_tune),
         }
@@ -477,12 +514,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     @property
     def learns_rounding(self) -> bool:
         """Whether it is learned by gradient descent whether each weight is rounded up or down."""
-        return self.rounding in ("adaround", "brecq", "qdrop")
+        return self.rounding in get_args(LearnedRounding)
 
     @property
     def searches_weights(self) -> bool:
         """Whether the ranges of weights are chosen by the outputs of their layers."""
-        return self.weight_range.partition(":")[0] == "seqmse"
+        return self.weight_method.partition(":")[0] == "seqmse"
 
     @property
     def corrects_biases(self) -> bool:

@@ -125,7 +125,7 @@ def _sized(config: QuantizeConfig) -> QuantizeConfig:
     """Return settings that give the same size, the same for many: range methods change none."""
     place = config.placed_globs or (PLACE_ALL,)
     return msgspec.structs.replace(
-        _at_home(config), calib="minmax", weight_range="", qcode_objective="mse", place=place
+        _at_home(config), calib="minmax", weight_method="", qcode_objective="mse", place=place
     )
 
 
@@ -158,7 +158,7 @@ class _Unobserved(Work):
 
     def __init__(self, source: Source, config: QuantizeConfig) -> None:
         # range methods change numbers, and not how many there are
-        quick = {"calib": "minmax", "weight_range": "minmax", "qcode_objective": "mse"}
+        quick = {"calib": "minmax", "weight_method": "minmax", "qcode_objective": "mse"}
         config = msgspec.structs.replace(config, **quick)
         super().__init__(source, Inputs(), config, Stages(), 1)
 

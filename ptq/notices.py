@@ -11,7 +11,7 @@ from ptq.report import DataInfo
 from ptq.report.data_free import data_free_line
 from ptq.report.decibels import decibels
 from ptq.report.protection import Protection
-from ptq.report.refinement import Refinement, Step
+from ptq.report.refinement import Refinement
 
 if TYPE_CHECKING:
     from ptq.findings import Findings
@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 #: Below this SQNR the user is warned: the error has more than a tenth of the signal's power.
 _LEAST_SQNR_DB = 10.0
 
-#: What each step does to so many layers.
-_DONE: dict[Step, str] = {
+#: What each step does to so many layers; any other rounds their weights.
+_DONE = {
     "seqmse": "choosing the ranges of {} weights by outputs",
-    "gptq": "rounding {} weights by GPTQ",
-    "adaround": "rounding {} weights by AdaRound",
-    "brecq": "rounding {} weights by BRECQ",
-    "qdrop": "rounding {} weights by QDrop",
     "bias correction": "correcting {} biases",
     "norm tweaking": "tweaking {} layer norms",
     "fine-tuning": "fine-tuning {} weights and the ranges around them",
@@ -102,7 +98,7 @@ def _refined(done: Refinement) -> str:
     before, after = (
         decibels(db, equal="exact", digits=2) for db in (done.before_db, done.after_db)
     )
-    what = _DONE[done.step].format(done.layers)
+    what = _DONE.get(done.step, f"rounding {{}} weights by {done.step}").format(done.layers)
     if done.top1 is not None:
         right = "takes right answers on held-out data from {:.2%} to {:.2%}".format(*done.top1)
         return f"{what} {right}" if done.kept else f"{what} {right}: not done"

@@ -30,12 +30,12 @@ class WeightSettings:
 
     Attributes:
         bits: of its codes.
-        range_method: the range method.
+        method: the weight quantizer.
         per_channel: whether each output channel has a scale of its own.
     """
 
     bits: int
-    range_method: WeightQuantizer
+    method: WeightQuantizer
     per_channel: bool
 
 
@@ -92,14 +92,19 @@ class Overrides:
     def weight(self, node: str) -> WeightSettings:
         """Return how the weight of a node is quantized."""
         said, general = self._of(node), self.config
-        methods = (o.weight_range for o in said if o.weight_range is not None)
+        methods = (o.weight_method for o in said if o.weight_method is not None)
         method = next(methods, None)
         edge = max(general.bits, general.edge_bits)
         usual = edge if node in self.edges else general.bits
         bits = next((o.bits for o in said if o.bits is not None), usual)
+        quantizer = self._usual(bits) if method is None else parse_weights(method)
+        try:
+            quantizer.require_width(bits)
+        except ConfigError as error:
+            raise ConfigError(f"node '{node}': {error}") from error
         return WeightSettings(
             bits=bits,
-            range_method=self._usual(bits) if method is None else parse_weights(method),
+            method=quantizer,
             per_channel=next((o.weights for o in said if o.weights is not None), general.weights)
             == "per-channel",
         )

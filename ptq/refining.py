@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
-from ptq.config import Rounding
 from ptq.data.feeds import Feed
 from ptq.graph.biases import bias_slots
 from ptq.graph.expected_errors import expected_errors
@@ -20,7 +19,8 @@ from ptq.numerics.arrays import F64
 from ptq.plan import Decision
 from ptq.progress import Stages
 from ptq.reconstructing import Network, Reconstruction, Reconstructor, layers_of
-from ptq.report.refinement import Refinement, Step
+from ptq.report.refinement import Refinement
+from ptq.rounders import Rounder
 from ptq.rounding import Halves, layer_by_layer, passes, round_weights
 from ptq.runtime.weight_errors import mean_errors
 from ptq.source import Source
@@ -83,7 +83,7 @@ class RefiningStep(Generic[T]):
         take: returns what it makes of what was found before.
     """
 
-    name: Step
+    name: str
     take: Callable[[T], Taken[T]]
 
 
@@ -162,7 +162,7 @@ class Refiner:
         self,
         *,
         ranges: bool,
-        rounding: Rounding,
+        rounding: Rounder | Reconstruction | None,
         biases: bool,
         norms: bool = False,
         train: Callable[[Refined], Taken[Refined]] | None = None,
@@ -171,7 +171,7 @@ class Refiner:
 
         Args:
             ranges: whether to choose ranges of weights by the outputs of their layers.
-            rounding: how to round weights.
+            rounding: how to round weights, if not to nearest.
             biases: whether to correct biases.
             norms: whether to tweak layer norms.
             train: trains what was found, if that is wanted.
@@ -179,11 +179,8 @@ class Refiner:
         steps: list[RefiningStep[Refined]] = []
         if ranges:
             steps.append(RefiningStep("seqmse", self._shrunk))
-        if rounding == "gptq":
-            steps.append(RefiningStep("gptq", self._rounded))
-        elif rounding != "nearest":
-            how: Reconstruction = rounding
-            steps.append(RefiningStep(how, lambda before: self._reconstructed(before, how)))
+        if rounding is not None:
+            steps.append(self._rounding(rounding))
         if biases:
             steps.append(RefiningStep("bias correction", self._corrected))
         if norms:
@@ -217,12 +214,19 @@ class Refiner:
         factors = _known(found)
         return Taken(replace(before, factors=factors), len(factors))
 
-    def _rounded(self, before: Refined) -> Taken[Refined]:
-        """Return weights rounded by GPTQ, and how many they are."""
+    def _rounding(self, how: Rounder | Reconstruction) -> RefiningStep[Refined]:
+        """Return the step that rounds weights."""
+        if isinstance(how, Rounder):
+            return RefiningStep(how.name, lambda before: self._rounded(before, how))
+        return RefiningStep(how, lambda before: self._reconstructed(before, how))
+
+    def _rounded(self, before: Refined, method: Rounder) -> Taken[Refined]:
+        """Return weights rounded by what layers read, and how many they are."""
         with self.stages.stage("round", passes(self.sites) * len(self.feeds)) as step:
             weights = round_weights(
                 self.sites,
                 lambda rounded: self.emit(replace(before, weights=rounded)),
+                method,
                 self.feeds,
                 self.source.folder,
                 threads=self.threads,

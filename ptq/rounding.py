@@ -1,9 +1,10 @@
-"""Round the weights of a network by GPTQ, a few layers at a time, the first ones first."""
+"""Round the weights of a network by its outputs, a few layers at a time, the first ones first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -20,15 +21,16 @@ from ptq.numerics.affine import QParams, QTensor
 from ptq.numerics.arrays import F64, AnyArray
 from ptq.numerics.gptq import Grid
 from ptq.numerics.pairs import PAIR_LIMIT, orders_of, partners
-from ptq.numerics.solutions import DAMPINGS, Solution, solutions
+from ptq.numerics.solutions import DAMPINGS, Solution
+from ptq.rounders import Rounder, Task
 from ptq.runtime.grams import grams
 from ptq.stats.gram import Gram
 
 #: How many times the network is run on the feeds, unless the sums would take too much memory.
 _PASSES = 8
 
-#: With fewer bits scales and codes are fitted to one another: the second of the `solutions`.
-_FULL_BITS, _WAYS = 8, 2
+#: With fewer bits, other scales may be tried: more than the first of the `solutions`.
+_FULL_BITS = 8
 
 #: What is left of a power of two without its exponent.
 _OF_POWERS = 0.5
@@ -65,6 +67,7 @@ class Problem:
 def round_weights(
     sites: Sites,
     emit: Callable[[Mapping[str, QTensor]], tuple[Model, Mapping[str, QTensor]]],
+    method: Rounder,
     feeds: Sequence[Feed],
     folder: Path,
     *,
@@ -86,6 +89,7 @@ def round_weights(
     Args:
         sites: of the float model.
         emit: returns the quantized model and its weights, given those that are rounded already.
+        method: how they are rounded.
         feeds: the data.
         folder: where external data lies.
         threads: within an operator.
@@ -94,7 +98,9 @@ def round_weights(
     Raises:
         DataError: onnxruntime fails on a feed.
     """
-    return layer_by_layer(sites, emit, _rounded, feeds, folder, threads=threads, on_feed=on_feed)
+    return layer_by_layer(
+        sites, emit, partial(_rounded, method), feeds, folder, threads=threads, on_feed=on_feed
+    )
 
 
 def layer_by_layer(  # noqa: PLR0913 - what to solve, how, and on what
@@ -138,6 +144,7 @@ def round_at_widths(  # noqa: PLR0913 - a network, its weights at several widths
     sites: Sites,
     quantized: Model,
     written: Mapping[int, Mapping[str, QTensor]],
+    method: Rounder,
     feeds: Sequence[Feed],
     folder: Path,
     *,
@@ -153,6 +160,7 @@ def round_at_widths(  # noqa: PLR0913 - a network, its weights at several widths
         sites: of the float model.
         quantized: the network.
         written: by width, the weights as they are, by name.
+        method: how they are rounded.
         feeds: the data.
         folder: where external data lies.
         threads: within an operator.
@@ -171,7 +179,7 @@ def round_at_widths(  # noqa: PLR0913 - a network, its weights at several widths
             found = sums.pop(name, None)
             for bits, tensors in written.items():
                 if found is not None:
-                    done[bits][name] = _rounded(site, tensors[name], found)
+                    done[bits][name] = _rounded(method, site, tensors[name], found)
     return done
 
 
@@ -225,16 +233,17 @@ def _columns(site: Site) -> int:
     return int(array.size) // int(array.shape[axis])
 
 
-def _rounded(site: Site, written: QTensor, halves: Halves) -> QTensor:
+def _rounded(method: Rounder, site: Site, written: QTensor, halves: Halves) -> QTensor:
     """Return a weight rounded with what does best on the other half of the data."""
     found = problem(site, written)
     w, grid = found.w, found.grid
     first, second = (gram.total for gram in halves)
-    ways = _WAYS if written.qparams.qtype.bits < _FULL_BITS else 1
+    ways = None if written.bits < _FULL_BITS else 1
     block = _block(written.qparams, w.shape[2])
+    nearest = Solution(found.nearest, grid)
 
     def solved(moments: F64, damping: float) -> Iterator[Solution]:
-        return islice(solutions(w, moments, grid, damping, block), ways)
+        return islice(method.solutions(Task(w, nearest, moments, damping, block)), ways)
 
     held_out = {
         (damping, way): float(solution.errors(w, second).sum())
@@ -244,13 +253,13 @@ def _rounded(site: Site, written: QTensor, halves: Halves) -> QTensor:
     damping, way = min(held_out, key=lambda t: held_out[t])
     whole = first + second
     best = next(islice(solved(whole, damping), way, None))
-    nearest = Solution(found.nearest, grid)
     better = (best.errors(w, whole) < nearest.errors(w, whole))[:, :, None]
     codes = np.where(better, best.codes, nearest.codes)
     scale = np.where(better, best.grid.scale, grid.scale)[:, :, 0]
     axis = rows_axis(site)
     assert axis is not None
-    return QTensor(_as_written(codes, written.codes, axis), _with_scale(written.qparams, scale))
+    written_codes = _as_written(codes, written.codes, axis)
+    return QTensor(written_codes, _with_scale(written.qparams, scale), written.levels)
 
 
 def _block(params: QParams, columns: int) -> int | None:
@@ -284,7 +293,12 @@ def problem(site: Site, written: QTensor) -> Problem:
         orders = orders_of(array.ndim, axis, convolution=is_op(site.node, "Conv"))
         bound = partners(array.shape, orders)
     qtype = params.qtype
-    grid = Grid(scale, zero_point, qtype.qmin, qtype.qmax, bound, PAIR_LIMIT)
+    levels = None
+    if written.levels is not None:
+        count = written.levels.shape[-1]
+        levels = np.broadcast_to(written.levels, (len(rows), count)).astype(np.float64)
+        levels = levels.reshape(groups, -1, count)
+    grid = Grid(scale, zero_point, qtype.qmin, qtype.qmax, bound, PAIR_LIMIT, levels)
     nearest = _rows(written.codes, axis).astype(np.float64)
     shape = (groups, -1, rows.shape[1])
     return Problem(rows.reshape(shape), nearest.reshape(shape), grid)

@@ -195,7 +195,7 @@ class SchemeWriter:
             self.config.seed,
         )  # fmt: skip
         self.refined, done = refiner.refine(
-            rounding=self.config.rounding, biases=self.config.bias_correct
+            rounding=self.config.rounding_method(), biases=self.config.bias_correct
         )
         if any(step.kept for step in done):
             version = self.write(path, form, kept)
@@ -252,7 +252,7 @@ class SchemeWriter:
 
     def _quantize_weight(self, node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
         settings, qtype = self.overrides.weight(node), QType.parse(self.target.weight)
-        tensor = settings.range_method.quantize(
+        tensor = settings.method.quantize(
             w, qtype, axis=axis if settings.per_channel else None, symmetric=symmetric
         )
         if not self.target.saturates:

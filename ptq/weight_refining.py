@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ptq.config import Rounding
 from ptq.data.dataset import Dataset
 from ptq.data.feeds import Feed
 from ptq.graph.save import to_bytes
@@ -19,6 +18,7 @@ from ptq.progress import Stages
 from ptq.reconstructing import Network, Reconstruction, Reconstructor, dense_layers
 from ptq.refining import RefiningStep, Taken, take_steps
 from ptq.report.refinement import Refinement
+from ptq.rounders import Rounder
 from ptq.runtime.weight_errors import mean_errors
 from ptq.source import Source
 from ptq.train.reconstruct import Descent
@@ -58,28 +58,28 @@ class WeightRefiner:
     seed: int = 0
 
     def refine(
-        self, *, rounding: Rounding, biases: bool
+        self, *, rounding: Rounder | Reconstruction | None, biases: bool
     ) -> tuple[RoundedWeights, tuple[Refinement, ...]]:
         """Return what was found, and how each step went; one that does harm is not taken.
 
         Harm is a larger error of the output of a typical sample, among those kept out.
 
-        With GPTQ and biases, these are corrected while weights are rounded, and then once more.
+        With a rounding method and biases, these are corrected while weights are rounded, and then once more.
 
         Args:
-            rounding: how to round weights.
+            rounding: how to round weights, if not to nearest.
             biases: whether to correct biases.
         """
-        learned = rounding not in ("nearest", "gptq")
+        learned = isinstance(rounding, str)
         count = _LEARNED_SAMPLES if learned else _SAMPLES
         looked_at = LookedAt.of(first_feeds(self.data, count))
         trial = Trial(list(looked_at.chosen_on), self.source)
         rounder = WeightRounder(self.source.model, self.source.folder, self.written, self.threads)
         feeds = looked_at.refined_on
 
-        def rounded(_: RoundedWeights) -> Taken[RoundedWeights]:
+        def rounded(method: Rounder) -> Taken[RoundedWeights]:
             with self.stages.stage("round", rounder.passes() * len(feeds)) as step:
-                found = rounder.round(feeds, biases=biases, on_feed=step)
+                found = rounder.round(method, feeds, biases=biases, on_feed=step)
             return Taken(found, len(found.weights))
 
         def corrected(before: RoundedWeights) -> Taken[RoundedWeights]:
@@ -87,11 +87,12 @@ class WeightRefiner:
             return Taken(RoundedWeights(before.weights, shifts), len(shifts))
 
         steps: list[RefiningStep[RoundedWeights]] = []
-        if rounding == "gptq":
-            steps.append(RefiningStep("gptq", rounded))
-        elif rounding != "nearest":
-            how: Reconstruction = rounding
-            steps.append(RefiningStep(how, lambda _: self._reconstructed(rounder, how, feeds)))
+        if isinstance(rounding, Rounder):
+            steps.append(RefiningStep(rounding.name, lambda _: rounded(rounding)))
+        elif rounding is not None:
+            steps.append(
+                RefiningStep(rounding, lambda _: self._reconstructed(rounder, rounding, feeds))
+            )
         if biases:
             steps.append(RefiningStep("bias correction", corrected))
         return take_steps(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from ptq.numerics.affine import QParams, QTensor, per_element
 from ptq.numerics.arrays import F32, F64, AnyArray
 from ptq.numerics.blocks import BlockFormat, quantize_blocks
 from ptq.numerics.gptq import Grid
-from ptq.numerics.solutions import DAMPINGS, Solution, solutions
+from ptq.numerics.solutions import DAMPINGS, Solution
+from ptq.rounders import Rounder, Task
 from ptq.runtime.grams import grams
 from ptq.stats.gram import Gram
 
@@ -88,6 +90,7 @@ class WeightRounder:
 
     def round(
         self,
+        method: Rounder,
         feeds: Sequence[Feed],
         *,
         biases: bool,
@@ -99,6 +102,7 @@ class WeightRounder:
         out are weights that other operators read as well, and layers with very many inputs.
 
         Args:
+            method: how weights are rounded.
             feeds: the data.
             biases: whether biases take the mean of what is lost; weights are rounded for the rest.
             on_feed: called after each feed of each of the `passes`.
@@ -118,7 +122,7 @@ class WeightRounder:
                 corrected = biases and all(layer.takes_bias for layer in sharing)
                 halves = _added([found[layer.key] for layer in sharing])
                 moments = [g.centred if corrected else g.total for g in halves]
-                tensor = _rounded(first, self.written[first.weight], moments[0], moments[1])
+                tensor = _rounded(method, first, self.written[first.weight], moments[0], moments[1])
                 weights[first.weight] = tensor
                 if not corrected:
                     continue
@@ -181,7 +185,9 @@ def _added(halves: Sequence[tuple[Gram, Gram]]) -> tuple[Gram, Gram]:
     return first, second
 
 
-def _rounded(layer: WeightLayer, written: QTensor, first: F64, second: F64) -> QTensor:
+def _rounded(
+    method: Rounder, layer: WeightLayer, written: QTensor, first: F64, second: F64
+) -> QTensor:
     """Return a weight rounded with what does best on the other half of the data."""
     w = _problem_rows(layer, layer.array).astype(np.float64)
     nearest = Solution(
@@ -192,11 +198,12 @@ def _rounded(layer: WeightLayer, written: QTensor, first: F64, second: F64) -> Q
     tried = {
         (damping, polished): found
         for damping in DAMPINGS
-        for polished, found in enumerate(solutions(w, first, nearest.grid, damping, block))
+        for polished, found in enumerate(method.solutions(Task(w, nearest, first, damping, block)))
     }
     damping, polished = min(tried, key=lambda t: float(tried[t].errors(w, second).sum()))
     whole = first + second
-    found = list(solutions(w, whole, nearest.grid, damping, block))[polished]
+    solved = method.solutions(Task(w, nearest, whole, damping, block))
+    found = next(islice(solved, polished, None))
     better = (found.errors(w, whole) < nearest.errors(w, whole))[:, :, None]
     codes = np.where(better, found.codes, nearest.codes)
     scale = np.where(better, found.grid.scale, nearest.grid.scale)

@@ -39,6 +39,8 @@ from ptq.options import RunOptions, WidthBudget
 from ptq.progress import Stages
 from ptq.ranging import Part, Split
 from ptq.report import Report
+from ptq.rounders import Rounder
+from ptq.rounders.gptq import GptqRounder
 from ptq.rounding import passes, round_at_widths
 from ptq.search.allocate import Allocation, Choice, least_cost, least_damage
 from ptq.search.weight_trials import WeightTrials
@@ -277,17 +279,20 @@ class _Widths:
         feeds: list[Feed] = list(islice(iter(self.inputs.calibration), _FITTED_SAMPLES))
         with self.stages.stage("round", passes(sites) * len(feeds)) as step:
             rounded = round_at_widths(
-                sites, quantized, written, feeds, self.source.folder,
+                sites, quantized, written, self._method(), feeds, self.source.folder,
                 threads=self.threads, on_feed=step,
             )  # fmt: skip
         return {bits: {**written[bits], **rounded[bits]} for bits in written}
 
+    def _method(self) -> Rounder:
+        """Return how weights are rounded; in place of what is learned, which takes long, GPTQ."""
+        method = self.config.rounding_method()
+        return method if isinstance(method, Rounder) else GptqRounder()
+
     def _free(self, nearest: Mapping[int, Mapping[str, QTensor]]) -> set[str]:
         """Return the weights that no override and no edge holds at a width."""
         return {
-            name
-            for name in nearest[8]
-            if all(nearest[bits][name].qparams.qtype.bits == bits for bits in MENU)
+            name for name in nearest[8] if all(nearest[bits][name].bits == bits for bits in MENU)
         }
 
     @cached_property

@@ -183,7 +183,7 @@ class Work:
             return model, emitted.tensors
 
         def choose(site: Site, written: QTensor, halves: Halves) -> F64 | None:
-            method = self.overrides.weight(site.name).range_method
+            method = self.overrides.weight(site.name).method
             if not isinstance(method, SeqMseQuantizer):
                 return None
             return best_factors(site, written, halves, method, partial(self._by, symmetric))
@@ -199,7 +199,7 @@ class Work:
         )  # fmt: skip
         found, done = refiner.refine(
             ranges=config.searches_weights,
-            rounding=config.rounding,
+            rounding=config.rounding_method(),
             biases=config.corrects_biases,
             norms=config.tweak_norms,
             train=partial(self._trained, version) if config.fine_tune else None,
@@ -291,7 +291,7 @@ class Work:
         weights = {s.name: s.weight.name or "" for s in sites.sites if s.weight is not None}
 
         def quantize(node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
-            method = self.overrides.weight(node).range_method
+            method = self.overrides.weight(node).method
             by = shrunk(method, refined.factors, weights[node])
             return self._quantize_weight(node, w, axis, symmetric, by)
 
@@ -353,7 +353,7 @@ class Work:
                 bits = min(set_for.bits, most)
                 qtype = replace(QType.parse(self.target.weight), bits=bits)
                 per_channel = axis if set_for.per_channel else None
-                return set_for.range_method.quantize(w, qtype, axis=per_channel, symmetric=True)
+                return set_for.method.quantize(w, qtype, axis=per_channel, symmetric=True)
 
             read = version.plan.tensors[site.activations[0].name or ""].step
             scale = np.float32(read * _BIAS_MARGIN)

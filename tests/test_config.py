@@ -48,7 +48,7 @@ def test_other_bit_widths_are_refused_with_a_remedy(bits):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"calib": "klx"}, {"weight_range": "x"}, {"target": "x"}, {"calib": "kl:bins=x"}],
+    [{"calib": "klx"}, {"weight_method": "x"}, {"target": "x"}, {"calib": "kl:bins=x"}],
     ids=str,
 )
 def test_names_that_are_none_are_refused(settings):
@@ -65,7 +65,7 @@ def test_an_objective_needs_its_method():
 
 def test_power_of_two_activations_bring_power_of_two_weights():
     assert type(QuantizeConfig(calib="qcode").weight_quantizer()).__name__.startswith("QCode")
-    config = QuantizeConfig(calib="qcode", weight_range="mse")
+    config = QuantizeConfig(calib="qcode", weight_method="mse")
     assert type(config.weight_quantizer()).__name__.lower().startswith("mse")
 
 
@@ -145,7 +145,7 @@ def test_bits_that_the_scheme_has_anyway_are_no_error(scheme):
         ("dynamic", "calib", "mse"),
         ("weight-only", "calib", "mse"),
         ("weight-only", "weights", "per-tensor"),
-        ("weight-only", "weight_range", "mse"),
+        ("weight-only", "weight_method", "mse"),
     ],
 )
 def test_an_override_that_means_nothing_to_the_scheme_is_refused(scheme, field, value):
@@ -159,7 +159,7 @@ def test_an_override_that_means_nothing_to_the_scheme_is_refused(scheme, field, 
     assert tried.with_scheme("static").overrides == tried.overrides
 
 
-@pytest.mark.parametrize("override", [{"calib": "klx"}, {"weight_range": "msee"}], ids=str)
+@pytest.mark.parametrize("override", [{"calib": "klx"}, {"weight_method": "msee"}], ids=str)
 def test_an_unknown_method_in_an_override_is_refused_with_its_name(override):
     config = QuantizeConfig(overrides=(Override(op="Conv", **override),))
     with pytest.raises(ConfigError, match=r"^override of Conv '\*': unknown .* did you mean"):

@@ -87,7 +87,7 @@ def quantized(installed, tmp_path_factory):
     """The digits, quantized by the calibration method and the weight quantizer of the page."""
     output = tmp_path_factory.mktemp("out") / "digits.int8.onnx"
     data = MODELS / "digits_calib.npz"
-    methods = ["--calib", "meanstd:k=8", "--weight-range", "sigma:k=6"]
+    methods = ["--calib", "meanstd:k=8", "--weight-method", "sigma:k=6"]
     given = [MODELS / "digits_cnn.onnx", "--calib-data", data, "-o", output, "--place", "all"]
     ptq_in(installed, "quantize", *given, *methods, "--seconds", "0.05", "--eval-data", data)
     return output

@@ -86,14 +86,14 @@ def test_an_override_of_tensors_that_matches_none_is_an_error(model):
 def test_the_last_that_matches_wins_field_by_field(model):
     found = overrides_of(
         model,
-        Override(op="Conv", weights="per-tensor", weight_range="mse"),
-        Override(match="two", weight_range="percentile:coverage=99.9"),
+        Override(op="Conv", weights="per-tensor", weight_method="mse"),
+        Override(match="two", weight_method="percentile:coverage=99.9"),
         Override(match="two", float=True),
         Override(match="tw*", float=False),
     )
     one, two, act = (found.weight(name) for name in ("one", "two", "act"))
     assert (one.per_channel, two.per_channel, act.per_channel) == (False, False, True)
-    kinds = [type(s.range_method).__struct_config__.tag for s in (one, two, act)]
+    kinds = [type(s.method).__struct_config__.tag for s in (one, two, act)]
     assert kinds == ["mse", "percentile", "minmax"]
     assert found.kept_float() == {}
 
@@ -148,7 +148,7 @@ def test_a_weight_that_is_moved_before_it_is_read_is_shared_all_the_same():
 
 
 def test_without_overrides_the_settings_are_the_general_ones(model):
-    found = overrides_of(model, weights="per-tensor", weight_range="mse")
+    found = overrides_of(model, weights="per-tensor", weight_method="mse")
     assert found.weight("one") == found.weight("two")
     assert not found.weight("one").per_channel
     assert (found.kept_float(), found.widths(), found.effects) == ({}, {}, ())

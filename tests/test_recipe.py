@@ -100,7 +100,7 @@ def test_overrides_of_a_model_come_after_the_general_ones(tmp_path):
         """
         [[quantize.override]]
         op = "MatMul"
-        weight-range = "mse"
+        weight-method = "mse"
         [[model]]
         match = "a.onnx"
         [[model.quantize.override]]
@@ -109,7 +109,7 @@ def test_overrides_of_a_model_come_after_the_general_ones(tmp_path):
         """,
     )
     assert found.settings("quantize", tmp_path / "a.onnx")["override"] == (
-        Override(op="MatMul", weight_range="mse"),
+        Override(op="MatMul", weight_method="mse"),
         Override(match="/head/*", float=True),
     )
 

@@ -18,10 +18,10 @@ from ptq.targets import load_target
 from ptq.weights.seqmse import SeqMseQuantizer, ShrunkQuantizer
 
 AVX2 = Settings(
-    calib="minmax", weight_range="minmax", symmetric=False, target=load_target("ort-cpu-x86-avx2")
+    calib="minmax", weight_method="minmax", symmetric=False, target=load_target("ort-cpu-x86-avx2")
 )
 
-FOUR = replace(ORDINARY, weight_range="mse", bits=4)
+FOUR = replace(ORDINARY, weight_method="mse", bits=4)
 
 LAYERS = {
     "conv": ("float[5, 4, 3, 3] w", "y = Conv <pads = [1, 1, 1, 1], strides = [2, 1]> (x, w)"),

@@ -58,7 +58,7 @@ _MADE_FROM = {
     metavar="N|W4A4|mixed",
     default=8,
     show_default=True,
-    help="Width of the weights: 8 to 2 with --scheme static, 8, 4 and 2 with weight-only. With "
+    help="Width of the weights: 8 to 1 with --scheme static, 8, 4 and 2 with weight-only. With "
     "--scheme static also of what layers read, W4A4, or W4A8 if it is 8; kernels are those of 8. "
     "'mixed' gives each layer its own, within --max-size, --mean-bits or --min-sqnr.",
 )
@@ -157,10 +157,13 @@ _MADE_FROM = {
     help="One weight scale for each output channel, or one in all; speed is the same.",
 )
 @click.option(
+    "--weight-method",
     "--weight-range",
     metavar="METHOD",
     default="",
-    help="Range method of the weights.  [minmax; mse below 8 bits; qcode with --calib qcode]",
+    help="Weight quantizer; `ptq methods` lists them, with their widths. Options follow a colon. "
+    "First and last layers, of another width, have the default.  [minmax; mse below 8 bits; qcode "
+    "with --calib qcode]",
 )
 @click.option(
     "--symmetric/--asymmetric",
@@ -176,13 +179,14 @@ _MADE_FROM = {
 )
 @click.option(
     "--rounding",
-    type=click.Choice(["nearest", "gptq", "adaround", "brecq", "qdrop"]),
+    metavar="METHOD",
     default="nearest",
     show_default=True,
-    help="Each weight to its nearest code; or by GPTQ, so that the outputs of layers change least "
-    "on calibration data: for some seconds to minutes more, free at run time; or as gradient "
-    "descent learns it, for minutes: layer by layer (adaround), block by block (brecq), or so with "
-    "activations quantized at random (qdrop). Static and weight-only.",
+    help="Each weight to its nearest code; or by gptq or another rounding method of `ptq methods`, "
+    "so that the outputs of layers change least on calibration data: for some seconds to minutes "
+    "more, free at run time; or as gradient descent learns it, for minutes: layer by layer "
+    "(adaround), block by block (brecq), or so with activations quantized at random (qdrop). "
+    "Static and weight-only.",
 )
 @click.option(
     "--bias-correct/--no-bias-correct",
@@ -331,7 +335,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
     bits, activation_bits = shared.widths_of(given["bits"])
     return shared.config_from(
         calib=_calib(given),
-        **{n: given[n] for n in ("qcode_objective", "weight_range", "weights")},
+        **{n: given[n] for n in ("qcode_objective", "weight_method", "weights")},
         bits=bits,
         activation_bits=activation_bits,
         **{n: given[n] for n in ("symmetric", "op_types", "exclude", "target", "sample_size")},

@@ -120,7 +120,7 @@ class ParameterEmitter:
                 site, array, None, np.float32(1.0), self.quantize_weight,
                 symmetric=self.nodes[site.name].weight_symmetric,
             ).tensor  # fmt: skip
-        self.widths[tensor.qparams.qtype.bits] += tensor.codes.size
+        self.widths[tensor.bits] += tensor.codes.size
         name, write = label(f"{name_of(weight)}/table"), self.writer.constant_of
         codes = write(f"{name}/quantized", tensor.codes)
         parameters = (
@@ -150,7 +150,7 @@ class ParameterEmitter:
         if tensor is None:
             tensor = self._quantized(site, weight, bias, input_scale, key)
         self.found.setdefault(name_of(weight), tensor)
-        self.widths[tensor.qparams.qtype.bits] += tensor.codes.size
+        self.widths[tensor.bits] += tensor.codes.size
         dequantized = self._dequantized(name_of(weight), tensor, site.node)
         self.weights[key] = tensor, dequantized
         return tensor, dequantized

@@ -10,7 +10,8 @@ import numpy as np
 from ptq.errors import CalibrationError, PtqError
 from ptq.graph.site import Site
 from ptq.numerics.affine import QParams, QTensor, quantize
-from ptq.numerics.pairs import fit_pairs, orders_of
+from ptq.numerics.levels import at_scale, within
+from ptq.numerics.pairs import PAIR_LIMIT, fit_pairs, orders_of
 
 #: Largest bias code. The accumulator adds up to 2^30 more before it would overflow int32.
 BIAS_LIMIT = 1 << 30
@@ -84,17 +85,21 @@ def rounded_alike(
     if rounded is None:
         return tensor
     new, old = tensor.qparams, rounded.qparams
-    if (new.qtype, new.axis) != (old.qtype, old.axis):
+    if (new.qtype, new.axis) != (old.qtype, old.axis) or tensor.bits != rounded.bits:
         return tensor
     fits = new.zero_point == old.zero_point
     if bias is not None:
         fits &= _bias_fits(bias.reshape(-1), input_scale, old.scale)
     scale = np.where(fits, old.scale, new.scale)
+    rows = fits[..., None]
     if new.axis is not None:
         spread = [1] * tensor.codes.ndim
         spread[new.axis] = -1
         fits = fits.reshape(spread)
-    return QTensor(np.where(fits, rounded.codes, tensor.codes), replace(new, scale=scale))
+    levels = None
+    if tensor.levels is not None and rounded.levels is not None:
+        levels = np.where(rows, rounded.levels, tensor.levels)
+    return QTensor(np.where(fits, rounded.codes, tensor.codes), replace(new, scale=scale), levels)
 
 
 def _of_one_channel(tensor: QTensor) -> QTensor:
@@ -102,7 +107,8 @@ def _of_one_channel(tensor: QTensor) -> QTensor:
     params = tensor.qparams
     if params.axis is not None:
         params = QParams(params.scale.reshape(()), params.zero_point.reshape(()), params.qtype)
-    return QTensor(tensor.codes[0], params)
+    levels = None if tensor.levels is None else tensor.levels.reshape(tensor.levels.shape[-1])
+    return QTensor(tensor.codes[0], params, levels)
 
 
 def may_saturate(site: Site, array: np.ndarray) -> bool:
@@ -118,6 +124,8 @@ def unsaturated(site: Site, array: np.ndarray, tensor: QTensor) -> QTensor:
     """Return the weight with codes of which no kernel of the site saturates."""
     if not may_saturate(site, array):
         return tensor
+    if tensor.levels is not None:
+        return within(tensor, PAIR_LIMIT // 2)
     convolution = site.node.op_type == "Conv"
     if site.weight_axis is not None:
         orders = orders_of(array.ndim, site.weight_axis, convolution=convolution)
@@ -154,5 +162,7 @@ def _widened(
     needed = np.abs(bias.reshape(-1)) / (np.float64(input_scale) * BIAS_LIMIT)
     floor = needed if params.axis is not None else needed.max()
     scale = np.maximum(params.scale, np.nextafter(floor.astype(np.float32), np.float32(np.inf)))
+    if tensor.levels is not None:
+        return at_scale(tensor, scale)
     wider = QParams(scale, params.zero_point, params.qtype, params.axis, params.block_size)
     return QTensor(quantize(weight, wider), wider)

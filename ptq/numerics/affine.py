@@ -66,10 +66,20 @@ class QTensor:
     Attributes:
         codes: the integers, in ``qparams.qtype.storage``.
         qparams: what they mean.
+        levels: the only codes that there may be for each scale, ascending, of shape
+            ``(*scale.shape, levels)``; ``None`` if all of the grid.
     """
 
     codes: AnyArray
     qparams: QParams
+    levels: AnyArray | None = None
+
+    @property
+    def bits(self) -> int:
+        """How many bits tell a code from the others that there may be."""
+        if self.levels is None:
+            return self.qparams.qtype.bits
+        return max(1, (self.levels.shape[-1] - 1).bit_length())
 
     def dequantize(self) -> F32:
         """Return the real values that the codes stand for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptq.numerics.arrays import F64
-from ptq.numerics.gptq import Grid, code_bounds
+from ptq.numerics.gptq import Grid
 
 #: After so many rounds over all columns there is little left to gain.
 _SWEEPS = 4
@@ -13,8 +13,8 @@ _SWEEPS = 4
 #: Columns changed before what that does to all others is reckoned: one product for many.
 _BLOCK = 128
 
-#: And a little, for sums are rounded.
-_HALF = 0.5 + 1e-9
+#: By how much of a step a code must come nearer at least, for sums are rounded.
+_SLACK = 2e-9
 
 
 def descend(w: F64, codes: F64, gram: F64, grid: Grid) -> F64:
@@ -45,12 +45,12 @@ def descend(w: F64, codes: F64, gram: F64, grid: Grid) -> F64:
             near, moves = slope[:, :, start:end].copy(), np.zeros((groups, rows, end - start))
             for j in range(start, end):
                 i = j - start
-                lo, hi = code_bounds(found, grid, np.full(groups, j))
                 step, now = scale[:, :, j], found[:, :, j]
                 wanted = near[:, :, i] / (gram[:, j, j][:, None] * step)
-                # half a step either way is as good
-                nearest = np.clip(np.rint(now + wanted), lo, hi)
-                best = np.where(np.abs(wanted) <= _HALF, now, nearest)
+                nearest = grid.nearest(now + wanted, found, np.full(groups, j))
+                # half a step either way is as good; levels need not be a step apart
+                stays = np.abs(now + wanted - nearest) >= np.abs(wanted) - _SLACK
+                best = np.where(stays, now, nearest)
                 moves[:, :, i] = (best - now) * step
                 if moves[:, :, i].any():
                     near -= moves[:, :, i, None] * gram[:, None, j, start:end]

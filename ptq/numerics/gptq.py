@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptq.numerics.arrays import F64, AnyArray
+from ptq.numerics.levels import nearest_level
 
 #: Columns rounded before what they leave is taken from all later ones: one product for many.
 _BLOCK = 128
@@ -34,6 +35,8 @@ class Grid:
         partners: for each column the column of which the code and its own may not add up to more
             than ``limit`` in magnitude, -1 for none; shape ``(orders, columns)``.
         limit: see ``partners``; at least as large as each code.
+        levels: the only codes that there may be, ascending, of shape ``(groups, rows, levels)``;
+            ``None`` if all from ``qmin`` to ``qmax``. They are too small to have partners.
     """
 
     scale: F64
@@ -42,6 +45,20 @@ class Grid:
     qmax: int
     partners: AnyArray
     limit: int
+    levels: F64 | None = None
+
+    def nearest(self, steps: F64, codes: F64, column: AnyArray) -> F64:
+        """Return the codes of one column of each group, for values in steps.
+
+        Args:
+            steps: shape ``(groups, rows)``, the zero point added.
+            codes: all there are so far, with one column more (`code_bounds`).
+            column: one for each group.
+        """
+        if self.levels is not None:
+            return np.asarray(nearest_level(steps[:, :, None], self.levels)[:, :, 0])
+        lo, hi = code_bounds(codes, self, column)
+        return np.asarray(np.clip(np.rint(steps), lo, hi))
 
     def values(self, codes: AnyArray) -> F64:
         """Return what codes stand for."""
@@ -87,9 +104,8 @@ def round_by_gptq(w: F64, gram: F64, grid: Grid, *, damping: float) -> F64:
         lost = np.empty((groups, rows, end - start))
         for i in range(start, end):
             column = order[:, i]
-            lo, hi = code_bounds(codes, grid, column)
             step, zero = scale[:, :, i], zero_point[:, :, i]
-            code = np.clip(np.rint(rest[:, :, i] / step + zero), lo, hi)
+            code = grid.nearest(rest[:, :, i] / step + zero, codes, column)
             codes[every, :, column] = code
             error = (rest[:, :, i] - (code - zero) * step) / factor[:, i, i][:, None]
             rest[:, :, i + 1 : end] -= error[:, :, None] * factor[:, i, None, i + 1 : end]

@@ -11,10 +11,11 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     """One range method, weight quantizer, metric or training method.
 
     Attributes:
-        name: what `--calib`, `--weight-range`, `--metric` or `--fine-tune` takes.
-        kind: ``activation range``, ``weight range``, ``metric`` or ``training``.
+        name: what `--calib`, `--weight-method`, `--rounding`, `--metric` or `--fine-tune` takes.
+        kind: ``activation range``, ``weight quantizer``, ``rounding``, ``metric`` or ``training``.
         title: one line.
         paper: where it comes from; empty for what no paper introduced.
+        good_for: when to take it; empty where nothing is said.
         options: its options with their defaults, as they follow the colon; empty or ``None`` are
             those that nothing stands for.
     """
@@ -23,6 +24,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     title: str
     paper: str
+    good_for: str
     options: dict[str, object]
 
 
@@ -34,11 +36,13 @@ def all_methods(training: Mapping[str, type[msgspec.Struct]]) -> list[Method]:
     """
     from ptq.calib import solvers
     from ptq.metrics import metrics
+    from ptq.rounders import ROUNDERS
     from ptq.weights import weight_quantizers
 
     return [
         *_methods("activation range", solvers()),
-        *_methods("weight range", weight_quantizers()),
+        *_methods("weight quantizer", weight_quantizers()),
+        *_methods("rounding", ROUNDERS.methods()),
         *_methods("metric", metrics()),
         *_methods("training", training),
     ]
@@ -51,6 +55,7 @@ def _methods(kind: str, found: Mapping[str, type[msgspec.Struct]]) -> list[Metho
             kind=kind,
             title=(method.__doc__ or "").partition("\n")[0],
             paper=str(getattr(method, "paper", "")),
+            good_for=str(getattr(method, "good_for", "")),
             options={f.name: f.default for f in msgspec.structs.fields(method)},
         )
         for name, method in sorted(found.items())
@@ -60,7 +65,8 @@ def _methods(kind: str, found: Mapping[str, type[msgspec.Struct]]) -> list[Metho
 #: Headings in the order of the list, each with the option that takes such a method.
 _KINDS = {
     "activation range": "activation range methods (--calib)",
-    "weight range": "weight range methods (--weight-range)",
+    "weight quantizer": "weight quantizers (--weight-method)",
+    "rounding": "rounding methods (--rounding), beside nearest, adaround, brecq and qdrop",
     "metric": "metrics (ptq check --metric), or your own as package.module:function",
     "training": "training methods (--fine-tune)",
 }
@@ -87,6 +93,8 @@ def _described(method: Method) -> list[str]:
         lines.append(f"  {'':<11} options: {method.name}:{options}")
     if others:
         lines.append(f"  {'':<11} {'also' if given else 'options'}: {', '.join(others)}")
+    if method.good_for:
+        lines.append(f"  {'':<11} good for: {method.good_for}")
     if method.paper:
         lines.append(f"  {'':<11} source: {method.paper}")
     return lines

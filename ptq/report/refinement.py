@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
-
-#: Ranges of weights chosen by outputs, weights rounded by GPTQ or by reconstruction, corrected
-#: biases, layer norms with other factors and shifts, or all of it trained.
-Step = Literal[
-    "seqmse",
-    "gptq",
-    "adaround",
-    "brecq",
-    "qdrop",
-    "bias correction",
-    "norm tweaking",
-    "fine-tuning",
-]
 
 
 class Refinement(msgspec.Struct, frozen=True, kw_only=True):
     """One step, and the error of the network's output before and after.
 
     Attributes:
-        step: what was done.
+        step: what was done: ``seqmse``, the name of a rounding method, ``bias correction``, ``norm
+            tweaking`` or ``fine-tuning``.
         layers: to how many weights, biases or norms.
         samples: on how many calibration samples.
         before_db: SQNR of the outputs without it, on other samples if there are 8 or more, else on
@@ -35,7 +21,7 @@ class Refinement(msgspec.Struct, frozen=True, kw_only=True):
         left: layers that it could not change, with the reason.
     """
 
-    step: Step
+    step: str
     layers: int
     samples: int
     before_db: float | None

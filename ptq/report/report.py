@@ -167,7 +167,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         histograms: values and ranges of activations and weights; ``None`` likewise.
         protection: what stays in float for the sake of the outputs, and what that gave; ``None`` if
             they were near enough, or nothing was to be protected.
-        refinements: what ``--weight-range seqmse``, ``--rounding gptq`` and ``--bias-correct``
+        refinements: what ``--weight-method seqmse``, ``--rounding gptq`` and ``--bias-correct``
             did, in this order.
         weight_bits: how many numbers the weights of the static scheme have, by their bits.
         data_free: what ranges rest on with ``--data-free``; ``None`` if there was data.

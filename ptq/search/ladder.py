@@ -97,7 +97,7 @@ _ROUNDED = {"rounding": "gptq", "bias_correct": True}
 LADDER = (
     FIRST,
     # -- ranges: solved anew from the same statistics
-    Rung(name="mse", changes={"calib": "mse", "weight_range": "mse"}, cost=0.1),
+    Rung(name="mse", changes={"calib": "mse", "weight_method": "mse"}, cost=0.1),
     Rung(name="percentile", changes={"calib": "percentile"}, cost=0.1),
     # -- what costs a pass over some samples
     Rung(name="bias correction", changes={"bias_correct": True}, cost=0.8),

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq.errors import CalibrationError
+from ptq.errors import CalibrationError, ConfigError
 from ptq.numerics.affine import QParams, QTensor, qparams_from_range, quantize
 from ptq.numerics.arrays import F32, F64, AnyArray
 from ptq.numerics.qtype import QType
@@ -24,12 +24,20 @@ class WeightQuantizer(
     Attributes:
         title: the first line of the docstring.
         paper: where the method comes from.
+        good_for: when to take it, in a few words, as `ptq methods` says it.
+        least_bits, most_bits: the widths that it has codes of.
+        uniform: whether codes are those of a grid, all of them; else they are those of `levels`,
+            with zero points of 0 whatever is asked for.
         runs_network: whether it stands for a search that runs the network, of which `quantize` is
             only the start; such a method is for a whole model.
     """
 
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    good_for: ClassVar[str] = ""
+    least_bits: ClassVar[int] = 2
+    most_bits: ClassVar[int] = 16
+    uniform: ClassVar[bool] = True
     runs_network: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -49,6 +57,27 @@ class WeightQuantizer(
             CalibrationError: a weight is NaN or infinite.
         """
         raise NotImplementedError
+
+    @classmethod
+    def has_width(cls, bits: int) -> bool:
+        """Whether the method has codes of so many bits."""
+        return cls.least_bits <= bits <= cls.most_bits
+
+    @classmethod
+    def require_width(cls, bits: int) -> None:
+        """Refuse a width that the method has no codes of.
+
+        Raises:
+            ConfigError: it has none of this one.
+        """
+        if not cls.has_width(bits):
+            name = cls.__struct_config__.tag
+            few, many = cls.least_bits, cls.most_bits
+            has = f"{few} to {many} bits" if many > few else f"{few} bit{'s' if few > 1 else ''}"
+            raise ConfigError(
+                f"weight quantizer '{name}' has {has}, not {bits}; choose another --bits, or "
+                "another --weight-method"
+            )
 
 
 class RangeQuantizer(WeightQuantizer, frozen=True):

@@ -322,7 +322,7 @@ def test_a_wrong_range_method(refused, method, reason):
 
 
 def test_a_wrong_weight_range_method(refused):
-    message = refused(2, "quantize", MODEL, *DATA, "--weight-range", "minmx")
+    message = refused(2, "quantize", MODEL, *DATA, "--weight-method", "minmx")
     assert "unknown weight quantizer 'minmx'; did you mean 'minmax'?" in message
 
 

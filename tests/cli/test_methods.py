@@ -26,10 +26,10 @@ def listed() -> list[Method]:
 def test_json_lists_every_registered_method():
     names = {
         kind: {m.name for m in listed() if m.kind == kind}
-        for kind in ("activation range", "weight range", "metric", "training")
+        for kind in ("activation range", "weight quantizer", "metric", "training")
     }
     assert names["activation range"] == set(solvers()) >= RANGES
-    assert names["weight range"] == set(weight_quantizers()) >= WEIGHTS
+    assert names["weight quantizer"] == set(weight_quantizers()) >= WEIGHTS
     assert names["metric"] == set(metric_names()) >= METRICS
     assert names["training"] == set(QAT_METHODS.methods()) >= TRAINING
 
@@ -55,7 +55,7 @@ def test_text_shows_what_json_holds():
     ("heading", "parse"),
     [
         ("activation range methods", parse_solver),
-        ("weight range methods", parse_quantizer),
+        ("weight quantizers", parse_quantizer),
         ("metrics", parse_metric),
         ("training methods", QAT_METHODS.parse),
     ],

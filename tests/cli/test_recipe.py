@@ -200,7 +200,7 @@ def test_what_is_shown_is_a_recipe_that_shows_the_same(work):
     (work / "shown.toml").write_text(ptq("recipe", "show", MODEL).out)
     assert shown(MODEL, "--recipe", "shown.toml") == first
     assert first["placement"] == {"keep-float": ["x y"], "variants": {"stem": ["s"]}}
-    assert first["override"] == [{"op": "Conv", "weight-range": "mse"}]
+    assert first["override"] == [{"op": "Conv", "weight-method": "mse"}]
 
 
 def test_show_of_check(work):

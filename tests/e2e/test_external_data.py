@@ -187,7 +187,7 @@ def test_a_link_to_the_folder_of_a_model_will_do(external, digits, tmp_path):
 
 
 def test_every_method_reads_external_weights(external, digits, tmp_path):
-    for settings in ({"calib": "qcode", "qcode_objective": "output"}, {"weight_range": "mse"}):
+    for settings in ({"calib": "qcode", "qcode_objective": "output"}, {"weight_method": "mse"}):
         options = RunOptions(output=tmp_path / "o.onnx", samples=4, force=True)
         config = ptq.QuantizeConfig(**settings)
         result = ptq.quantize(external, digits.calibration, config, options=options)

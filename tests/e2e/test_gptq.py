@@ -87,7 +87,7 @@ def test_ranges_by_outputs_come_first_and_make_them_better(quantized):
     # with a scale for each channel of 8 bits there is little to choose
     settings = {"weights": "per-tensor", "bias_correct": True}
     plain = quantized(**settings).report.accuracy
-    report = quantized(**settings, weight_range="seqmse").report
+    report = quantized(**settings, weight_method="seqmse").report
     assert [step.step for step in report.refinements] == ["seqmse", "bias correction"]
     first = report.refinements[0]
     assert first.kept
@@ -97,11 +97,11 @@ def test_ranges_by_outputs_come_first_and_make_them_better(quantized):
 
 
 def test_ranges_by_outputs_are_of_whole_models_and_of_data():
-    with pytest.raises(ConfigError, match="--weight-range seqmse means nothing to --scheme dyn"):
-        ptq.QuantizeConfig(scheme="dynamic", weight_range="seqmse")
+    with pytest.raises(ConfigError, match="--weight-method seqmse means nothing to --scheme dyn"):
+        ptq.QuantizeConfig(scheme="dynamic", weight_method="seqmse")
     assert (
-        not ptq.QuantizeConfig(scheme="auto", weight_range="seqmse").with_scheme("dynamic").refines
+        not ptq.QuantizeConfig(scheme="auto", weight_method="seqmse").with_scheme("dynamic").refines
     )
-    config = ptq.QuantizeConfig(overrides=(ptq.Override(match="a", weight_range="seqmse"),))
-    with pytest.raises(ConfigError, match="is for a whole model; give it as --weight-range"):
+    config = ptq.QuantizeConfig(overrides=(ptq.Override(match="a", weight_method="seqmse"),))
+    with pytest.raises(ConfigError, match="is for a whole model; give it as --weight-method"):
         config.require_known()

@@ -104,7 +104,7 @@ def test_searching_the_output_error_never_costs_where_it_searches(digits, quanti
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
 def test_a_weight_method_keeps_accuracy(made, method, granularity, symmetric):
     result = made(
-        calib="minmax", weight_range=method, weights=granularity, weights_symmetric=symmetric
+        calib="minmax", weight_method=method, weights=granularity, weights_symmetric=symmetric
     )
     check(result)
 
@@ -130,7 +130,7 @@ def test_weights_are_stored_as_asked(made):
     for granularity, symmetric in itertools.product(["per-channel", "per-tensor"], [True, False]):
         result = made(
             calib="minmax",
-            weight_range="minmax",
+            weight_method="minmax",
             weights=granularity,
             weights_symmetric=symmetric,
         )

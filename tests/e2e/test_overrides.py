@@ -70,8 +70,8 @@ def test_weights_of_one_node_get_one_scale(run):
 
 
 def test_the_range_method_of_one_weight_is_that_of_all_with_it(run):
-    before, everywhere = (constants(run(weight_range=m).output) for m in ("", "mse"))
-    after = constants(run(Override(match="stem.conv", weight_range="mse")).output)
+    before, everywhere = (constants(run(weight_method=m).output) for m in ("", "mse"))
+    after = constants(run(Override(match="stem.conv", weight_method="mse")).output)
     differing = changed(before, after)
     assert differing
     assert all(name.startswith("stem.") for name in differing)
@@ -133,12 +133,12 @@ def test_an_override_that_matches_nothing_is_an_error_in_every_scheme(run, schem
 def test_inspect_says_what_each_override_matches(digits):
     overrides = (
         Override(match="stem.*", float=True),
-        Override(op="Conv", weight_range="mse"),
+        Override(op="Conv", weight_method="mse"),
     )
     found = ptq.inspect(digits.model, ptq.QuantizeConfig(overrides=overrides))
     assert [(e.override, e.changes, e.nodes) for e in found.overrides] == [
         ("'stem.*'", {"float": True}, 2),
-        ("of Conv '*'", {"weight_range": "mse"}, 12),
+        ("of Conv '*'", {"weight_method": "mse"}, 12),
     ]
     assert {n.name: n.why for n in found.nodes}["stem.conv"] == "kept in float by an override"
 

@@ -10,7 +10,7 @@ from ptq.options import RunOptions
 from ptq.train.reconstruct import Descent
 
 #: The settings of most tests.
-TWO = {"bits": 2, "weights_symmetric": False, "weight_range": "minmax", "place": ("all",)}
+TWO = {"bits": 2, "weights_symmetric": False, "weight_method": "minmax", "place": ("all",)}
 
 
 @pytest.fixture

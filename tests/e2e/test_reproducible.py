@@ -101,7 +101,7 @@ def test_every_setting_that_matters_is_in_the_bytes(bytes_of):
     variants = [
         {},
         {"calib": "mse"},
-        {"weight_range": "mse"},
+        {"weight_method": "mse"},
         {"weights": "per-tensor"},
         {"weights_symmetric": False},
         {"symmetric": True},

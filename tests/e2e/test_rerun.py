@@ -25,7 +25,7 @@ from ptq.work import Work
 
 OVERRIDES = (
     Override(match="block1.*", float=True),
-    Override(match="head.conv", calib="mse", weight_range="percentile"),
+    Override(match="head.conv", calib="mse", weight_method="percentile"),
 )
 
 

@@ -47,7 +47,7 @@ TARGETS = pytest.mark.parametrize("target", target_names())
 
 
 def settings_of(target, **options):
-    options = {"calib": "minmax", "weight_range": "minmax", "symmetric": False, **options}
+    options = {"calib": "minmax", "weight_method": "minmax", "symmetric": False, **options}
     return Settings(target=load_target(target), **options)
 
 
@@ -77,7 +77,7 @@ def test_matrices_conform(target):
 
 @TARGETS
 def test_powers_of_two_and_one_scale_for_a_weight_conform(target):
-    for options in ({"per_channel": False}, {"calib": "qcode", "weight_range": "qcode"}):
+    for options in ({"per_channel": False}, {"calib": "qcode", "weight_method": "qcode"}):
         found = quantized(NETS["residual"], target, **options)
         assert conformance(found.model, load_target(target)) == ()
 

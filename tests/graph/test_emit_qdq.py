@@ -323,7 +323,7 @@ def test_asymmetric_weights_are_exact_in_integers(seed, transposed):
           y = Gemm <transB = {int(transposed)}> (x, w)
         }}"""
     settings = Settings(
-        calib="minmax", weight_range="minmax", symmetric=False, weights_symmetric=False
+        calib="minmax", weight_method="minmax", symmetric=False, weights_symmetric=False
     )
     feed = {"x": (rng.standard_normal((7, 6)) + 0.3).astype(np.float32)}
     quantized = quantize(
@@ -352,7 +352,7 @@ def test_asymmetric_weights_are_exact_in_integers(seed, transposed):
 @given(seed=st.integers(0, 999), spread=st.floats(1e-3, 1e3))
 def test_bias_codes_are_rounded_at_the_scale_of_the_products(per_channel, seed, spread):
     weights = {"b": normal((4,), seed, spread), "w": normal((4, 4, 1, 1), seed + 1)}
-    settings = Settings(calib="minmax", weight_range="minmax", per_channel=per_channel)
+    settings = Settings(calib="minmax", weight_method="minmax", per_channel=per_channel)
     quantized = quantize(images("y = Conv (x, w, b)"), weights, settings=settings)
     constants = quantized.model.graph.initializers
     bias, scale = (
@@ -375,7 +375,7 @@ def test_a_bias_beyond_int32_widens_the_weight(per_channel):
     weights["w"][0 if per_channel else slice(None)] *= 1e-9
     quantized = quantize(
         images("t = Conv (x, w, b) y = Conv (t, v)"), weights,
-        settings=Settings(calib="minmax", weight_range="minmax", per_channel=per_channel),
+        settings=Settings(calib="minmax", weight_method="minmax", per_channel=per_channel),
     )  # fmt: skip
     assert quantized.emitted.widened == ("Conv:t",)
     codes = quantized.model.graph.initializers["b/Conv:t/quantized"].const_value.numpy()
@@ -391,7 +391,7 @@ def test_a_bias_beyond_int32_widens_the_weight(per_channel):
 def test_widening_leaves_the_other_channels_and_the_other_readers_alone():
     weights = {"w": normal((4, 4, 1, 1), 1), "b": np.array([5, 0, 0, 0], np.float32)}
     weights["w"][0] = 1e-9
-    settings = Settings(calib="minmax", weight_range="minmax")
+    settings = Settings(calib="minmax", weight_method="minmax")
     alone = quantize(images("y = Conv (x, w)"), weights, settings=settings)
     text = images(
         "t = Conv (x, w) s = Conv (x, w, b) y = Add (t, s) z = Conv (y, v)", "float[N, 4, H, W] z"
@@ -419,13 +419,13 @@ def test_a_bias_coarser_than_the_output_is_counted():
     feed["x"][0, 1, 0, 0] = 1e-6
     quantized = quantize(
         images("y = Conv (x, w, b)"), weights, feeds=[feed],
-        settings=Settings(calib="minmax", weight_range="minmax", per_channel=False),
+        settings=Settings(calib="minmax", weight_method="minmax", per_channel=False),
     )  # fmt: skip
     assert quantized.emitted.coarse == ("Conv:y",)
     weights["b"][:] = 0  # zero is exact, however coarse
     of_zeros = quantize(
         images("y = Conv (x, w, b)"), weights, feeds=[feed],
-        settings=Settings(calib="minmax", weight_range="minmax", per_channel=False),
+        settings=Settings(calib="minmax", weight_method="minmax", per_channel=False),
     )  # fmt: skip
     assert of_zeros.emitted.coarse == ()
     fine = quantize(images("y = Conv (x, w, b)"))
@@ -437,7 +437,7 @@ def test_a_bias_of_zeros_is_never_too_coarse_or_too_large():
     feed = {"x": normal((1, 4, 6, 6), 0, 1e-20)}
     quantized = quantize(
         images("y = Conv (x, w, b)"), weights, feeds=[feed],
-        settings=Settings(calib="minmax", weight_range="minmax"),
+        settings=Settings(calib="minmax", weight_method="minmax"),
     )  # fmt: skip
     assert quantized.emitted.widened == quantized.emitted.coarse == ()
     codes = quantized.model.graph.initializers["b/Conv:y/quantized"].const_value.numpy()

@@ -15,7 +15,7 @@ WAYS = {
     "static, one scale": {"weights": "per-tensor"},
     "static, integer operators": {"format": "integer"},
     "static, asymmetric": {"weights_symmetric": False},
-    "static, clipped": {"weight_range": "percentile:coverage=99"},
+    "static, clipped": {"weight_method": "percentile:coverage=99"},
     "static, 3 bits": {"bits": 3, "edge_bits": 3, "weights_symmetric": False},
     "dynamic": {"scheme": "dynamic"},
     "4 bits": {"scheme": "weight-only", "bits": 4, "format": "integer"},

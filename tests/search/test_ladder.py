@@ -12,7 +12,7 @@ from ptq.search.ladder import FIRST, LADDER, UNCHANGED, escaped
 
 FULL = QuantizeConfig(
     calib="mse",
-    weight_range="mse",
+    weight_method="mse",
     bias_correct=True,
     rounding="gptq",
     smooth=True,

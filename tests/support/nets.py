@@ -48,7 +48,7 @@ class Settings:
     """
 
     calib: str = "qcode"
-    weight_range: str = "qcode"
+    weight_method: str = "qcode"
     per_channel: bool = True
     weights_symmetric: bool = True
     symmetric: bool = True
@@ -74,7 +74,7 @@ class Settings:
         )
 
     def quantize_weight(self, _: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
-        quantizer = parse_weights(self.weight_range)
+        quantizer = parse_weights(self.weight_method)
         qtype = replace(QType.parse(self.target.weight), bits=self.bits)
         return quantizer.quantize(
             w, qtype, axis=axis if self.per_channel else None, symmetric=symmetric
@@ -82,7 +82,7 @@ class Settings:
 
 
 #: Scales as the fast path has them: asymmetric activations, extremes of the data.
-ORDINARY = Settings(calib="minmax", weight_range="minmax", symmetric=False)
+ORDINARY = Settings(calib="minmax", weight_method="minmax", symmetric=False)
 
 
 @dataclass(frozen=True)
