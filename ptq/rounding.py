@@ -64,7 +64,7 @@ class Problem:
     grid: Grid
 
 
-def round_weights(
+def round_weights(  # noqa: PLR0913 - what to round, how, and on what
     sites: Sites,
     emit: Callable[[Mapping[str, QTensor]], tuple[Model, Mapping[str, QTensor]]],
     method: Rounder,

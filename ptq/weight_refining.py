@@ -64,7 +64,8 @@ class WeightRefiner:
 
         Harm is a larger error of the output of a typical sample, among those kept out.
 
-        With a rounding method and biases, these are corrected while weights are rounded, and then once more.
+        With a rounding method and biases, these are corrected while weights are rounded, and then
+        once more.
 
         Args:
             rounding: how to round weights, if not to nearest.

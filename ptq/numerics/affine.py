@@ -79,7 +79,7 @@ class QTensor:
         """How many bits tell a code from the others that there may be."""
         if self.levels is None:
             return self.qparams.qtype.bits
-        return max(1, (self.levels.shape[-1] - 1).bit_length())
+        return max(1, int(self.levels.shape[-1] - 1).bit_length())
 
     def dequantize(self) -> F32:
         """Return the real values that the codes stand for."""

@@ -29,7 +29,7 @@ def nearest_level(x: AnyArray, levels: AnyArray) -> AnyArray:
     Returns:
         Levels, in the shape of ``x``.
     """
-    return np.take_along_axis(levels, nearest_index(x, levels), axis=-1)
+    return np.asarray(np.take_along_axis(levels, nearest_index(x, levels), axis=-1))
 
 
 def nearest_index(x: AnyArray, levels: AnyArray) -> AnyArray:
@@ -94,7 +94,8 @@ def at_scale(tensor: QTensor, scale: F32) -> QTensor:
     spread, _ = per_element(ratio, tensor.codes.shape)
 
     def moved(codes: AnyArray, by: AnyArray) -> AnyArray:
-        return np.clip(np.rint(codes * by), qtype.qmin, qtype.qmax).astype(codes.dtype)
+        steps = np.clip(np.rint(codes * by), qtype.qmin, qtype.qmax)
+        return np.asarray(steps, codes.dtype)
 
     levels = moved(tensor.levels, ratio.scale[..., None])
     return QTensor(moved(tensor.codes, spread), new, levels)

@@ -71,18 +71,15 @@ class CodebookQuantizer(WeightQuantizer, frozen=True):
         params = QParams(scale, np.zeros(scale.shape, np.int8), INT8_NARROW, 0)
         written = np.take_along_axis(codes, found.index, axis=1)
         params = of_weight(params, axis, weight.ndim)
-        return QTensor(
-            _as_weight(written, weight, axis),
-            params,
-            codes if params.axis is not None else codes[0],
-        )
+        levels = codes.reshape(*params.scale.shape, codes.shape[1])
+        return QTensor(_as_weight(written, weight, axis), params, levels)
 
 
 def _counts(index: AnyArray, levels: int) -> F64:
     """Return how often each row has each level, and a little, so that none is without."""
     rows = np.arange(len(index))[:, None]
     flat = np.bincount((index + rows * levels).reshape(-1), minlength=len(index) * levels)
-    return flat.reshape(len(index), levels) + 1e-3
+    return np.asarray(flat.reshape(len(index), levels) + 1e-3, np.float64)
 
 
 def _as_weight(rows: AnyArray, weight: F32, axis: int | None) -> AnyArray:

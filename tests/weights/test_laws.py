@@ -1,4 +1,4 @@
-"""What every weight quantizer promises."""
+"""What every weight quantizer with a uniform grid promises; see test_codebooks for the others."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,9 @@ AXES = st.sampled_from([None, 0, 1, 2, -1])
 #: A law holds however finely a method searches, and examples are many.
 QUICK = {"mse": {"steps": 12}}
 
-every_quantizer = pytest.mark.parametrize("name", weight_quantizers())
+UNIFORM = [name for name, method in weight_quantizers().items() if method.uniform]
+
+every_quantizer = pytest.mark.parametrize("name", UNIFORM)
 
 
 def weights(elements):
@@ -172,7 +174,7 @@ def test_6_a_weight_that_is_not_finite_is_refused(name, bad):
         weight_quantizer(name).quantize(w, INT8, axis=0, symmetric=True)
 
 
-@pytest.mark.parametrize("name", sorted(set(weight_quantizers()) - {"qcode"}))
+@pytest.mark.parametrize("name", sorted({*UNIFORM} - {"qcode"}))
 @given(w=weights(ORDINARY), bits=st.sampled_from([INT2, INT4, INT8]))
 def test_symmetric_codes_leave_out_the_lowest(name, w, bits):
     quantizer = weight_quantizer(name, **QUICK.get(name, {}))
@@ -182,7 +184,7 @@ def test_symmetric_codes_leave_out_the_lowest(name, w, bits):
     assert tensor.qparams.qtype.name == bits.name
 
 
-@pytest.mark.parametrize("name", sorted(set(weight_quantizers()) - {"qcode"}))
+@pytest.mark.parametrize("name", sorted({*UNIFORM} - {"qcode"}))
 def test_asymmetric_codes_use_the_whole_of_int8(name):
     w = np.linspace(-1, 3, 1001, dtype=np.float32)[None]
     tensor = weight_quantizer(name).quantize(w, INT8, axis=0, symmetric=False)
@@ -202,7 +204,7 @@ def test_channels_are_independent_and_the_layout_does_not_matter(name):
     assert np.array_equal(whole.codes[:, 1], alone.codes)
 
 
-@every_quantizer
+@pytest.mark.parametrize("name", weight_quantizers())
 def test_every_quantizer_says_what_it_does_and_whence_it_comes(name):
     quantizer = weight_quantizers()[name]
     assert quantizer.title.endswith(".")
