@@ -12,6 +12,7 @@ from ptq.graph.emit_qdq import emit_qdq
 from ptq.graph.passes.edit import constant
 from ptq.graph.site_weights import unsaturated
 from ptq.numerics.qtype import QType
+from ptq.rounders.gptq import GptqRounder
 from ptq.rounding import layer_by_layer, passes, round_weights
 from ptq.shrinking import best_factors
 from ptq.targets import load_target
@@ -46,7 +47,7 @@ def rounded(made, feeds, folder):
         )
         return model, emitted.tensors
 
-    return round_weights(made.sites, emit, feeds, folder), emit({})[1]
+    return round_weights(made.sites, emit, GptqRounder(), feeds, folder), emit({})[1]
 
 
 def on_grid(made, name, shape, seed=1):

@@ -11,6 +11,7 @@ from ptq.errors import CalibrationError
 from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_weight_only import WeightFormat, emit_weight_only
 from ptq.numerics.blocks import quantize_blocks
+from ptq.rounders.gptq import GptqRounder
 from ptq.weight_rounding import RoundedWeights, WeightRounder
 
 LAYERS = {
@@ -68,7 +69,7 @@ def test_no_channel_gets_worse_on_the_data(name, bits, symmetric, kernels, tmp_p
     made = Written(text, bits=bits, block=16, symmetric=symmetric, portable=True, kernels=kernels)
     feed = {"x": inputs(shape)}
     rounder = made.rounder(tmp_path)
-    found = rounder.round([feed], biases=False)
+    found = rounder.round(GptqRounder(), [feed], biases=False)
     assert set(found.weights) == set(made.tensors) == {"w"}
     wanted = values(made.model, feed)
     # the model that is written, by an engine of its own
@@ -93,7 +94,7 @@ def test_what_is_simulated_is_what_is_written(tmp_path):
     made = Written(text, bits=4, symmetric=False, portable=True)
     feed = {"x": inputs((3, 4, 8, 8))}
     rounder = made.rounder(tmp_path)
-    found = rounder.round([feed] * 2, biases=True)
+    found = rounder.round(GptqRounder(), [feed] * 2, biases=True)
     assert set(found.shifts) == {made.model.graph[0].name}
     shipped = values(made.emitted(found.quantize, found.shifts), feed)
     np.testing.assert_allclose(
@@ -107,7 +108,7 @@ def test_with_biases_the_mean_of_each_channel_stays(tmp_path):
     made = Written(text, bits=2, symmetric=True)
     feeds = [{"x": inputs((9, 40), seed)} for seed in range(4)]
     rounder = made.rounder(tmp_path)
-    found = rounder.round(feeds, biases=True)
+    found = rounder.round(GptqRounder(), feeds, biases=True)
     lost = np.concatenate(
         [values(rounder.simulated(found), f) - values(made.model, f) for f in feeds]
     )
@@ -121,7 +122,7 @@ def test_weights_that_others_read_are_left(tmp_path):
         { a = MatMul (x, alone) b = MatMul (a, seen) z = Mul (x, seen)
           c = MatMul (b, twice) d = Relu (c) y = MatMul (d, twice) }"""
     made = Written(text, bits=4)
-    found = made.rounder(tmp_path).round([{"x": inputs((40, 40))}] * 2, biases=False)
+    found = made.rounder(tmp_path).round(GptqRounder(), [{"x": inputs((40, 40))}] * 2, biases=False)
     assert set(found.weights) == {"alone", "twice"}
 
 
@@ -141,7 +142,7 @@ def test_a_recurrent_layer_is_rounded_by_its_input_and_by_its_state(op, tmp_path
     rounder = made.rounder(tmp_path)
     assert rounder.passes() == 2  # the state is that which the rounded input makes
     feeds = [{"x": inputs((7, 5, 24), seed)} for seed in range(6)]
-    found = rounder.round(feeds[:4], biases=True)
+    found = rounder.round(GptqRounder(), feeds[:4], biases=True)
     assert set(found.weights) == {"w", "r"}
     assert not found.shifts
 
@@ -160,7 +161,7 @@ def test_each_layer_is_rounded_on_what_those_before_it_make(tmp_path):
     rounder = made.rounder(tmp_path)
     assert rounder.passes() == 2  # two layers read the input
     feeds = [{"x": inputs((9, 32), seed)} for seed in range(4)]
-    found = rounder.round(feeds, biases=False)
+    found = rounder.round(GptqRounder(), feeds, biases=False)
     first = {n: t for n, t in found.weights.items() if n != "c"}
     weights = {n: t.dequantize() for n, t in first.items()}
     alone = Written(
@@ -169,7 +170,7 @@ def test_each_layer_is_rounded_on_what_those_before_it_make(tmp_path):
         bits=4,
     )
     read = [{"u": f["x"] @ weights["a"] + f["x"] @ weights["b"]} for f in feeds]
-    again = alone.rounder(tmp_path).round(read, biases=False)
+    again = alone.rounder(tmp_path).round(GptqRounder(), read, biases=False)
     np.testing.assert_array_equal(again.weights["c"].codes, found.weights["c"].codes)
 
 
@@ -179,7 +180,7 @@ def test_an_input_that_is_not_finite_is_named(tmp_path):
     made = Written(text, bits=4)
     feed = {"x": np.zeros((2, 40), np.float32)}
     with pytest.raises(CalibrationError, match="tensor 't' takes a NaN or infinite value"):
-        made.rounder(tmp_path).round([feed], biases=False)
+        made.rounder(tmp_path).round(GptqRounder(), [feed], biases=False)
 
 
 def test_another_layout_is_rounded_to_nearest():
@@ -198,4 +199,4 @@ def test_a_model_without_layers_needs_no_pass(tmp_path):
     model = load("g (float[2] x) => (float[2] y) { y = Relu (x) }")
     rounder = WeightRounder(model, tmp_path, {})
     assert rounder.passes() == 0
-    assert rounder.round([], biases=True).weights == {}
+    assert rounder.round(GptqRounder(), [], biases=True).weights == {}

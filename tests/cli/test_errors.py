@@ -348,10 +348,29 @@ def test_an_exclusion_that_matches_nothing(refused):
     )
 
 
-@pytest.mark.parametrize("bits", [0, 1, 16, -8])
+@pytest.mark.parametrize("bits", [0, 9, 16, -8])
 def test_bits_that_are_not_supported(refused, bits):
     message = refused(2, "quantize", MODEL, *DATA, "--bits", bits)
-    assert message == (f"error: --bits {bits} is not supported by --scheme static; use 2 to 8")
+    assert message == (f"error: --bits {bits} is not supported by --scheme static; use 1 to 8")
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--bits", 1], "weight quantizer 'mse' has 2 to 16 bits, not 1"),
+        (["--weight-method", "bwn"], "weight quantizer 'bwn' has 1 bit, not 8"),
+    ],
+    ids=["too few", "too many"],
+)
+def test_bits_that_a_weight_quantizer_has_not(refused, options, wrong):
+    message = refused(2, "quantize", MODEL, *DATA, *options)
+    assert message == f"error: {wrong}; choose another --bits, or another --weight-method"
+
+
+@pytest.mark.parametrize("option", [["--rounding", "adaround"], ["--fine-tune", "pact"]])
+def test_levels_of_their_own_are_not_learned(refused, option):
+    message = refused(2, "quantize", MODEL, *DATA, "--bits", 1, "--weight-method", "bwn", *option)
+    assert "--weight-method bwn has levels of its own; leave one of them out" in message
 
 
 def test_an_unknown_target(refused):

@@ -194,7 +194,7 @@ def test_what_is_shown_is_a_recipe_that_shows_the_same(work):
     (work / "ptq.toml").write_text(
         f'[quantize]\ncalib-data = "{CALIB}"\nexclude = ["a\\"b", "c#\\\\d"]\nblock = 16\n'
         "[quantize.placement]\nkeep-float = ['x y']\nvariants = { stem = ['s'] }\n"
-        '[[quantize.override]]\nop = "Conv"\nweight-range = "mse"\n'
+        '[[quantize.override]]\nop = "Conv"\nweight-method = "mse"\n'
     )
     first = shown(MODEL)
     (work / "shown.toml").write_text(ptq("recipe", "show", MODEL).out)
