@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +31,9 @@ PAGE = ROOT / "docs" / "extending.md"
 MODELS = ROOT / "tests" / "models"
 EXAMPLES = files(PAGE)
 
+#: The examples that live in a package of their own.
+OWN = ("ptq/calib", "ptq/weights", "ptq/rounders", "ptq/metrics", "mymetrics")
+
 METADATA = "Metadata-Version: 2.1\nName: my-methods\nVersion: 1.0\n"
 
 
@@ -48,7 +52,7 @@ def installed(tmp_path_factory):
     """A folder that is on the path like an installed distribution: the methods' own package."""
     folder = tmp_path_factory.mktemp("site")
     for path, text in EXAMPLES.items():
-        if path.startswith(("ptq/calib", "ptq/weights", "ptq/metrics", "mymetrics")):
+        if path.startswith(OWN):
             (folder / Path(path).name).write_text(text, encoding="utf-8")
     info = folder / "my_methods-1.0.dist-info"
     info.mkdir()
@@ -97,6 +101,21 @@ def test_the_methods_are_listed(installed):
     listed = ptq_in(installed, "methods")
     assert "meanstd     Cover ``k`` standard deviations on each side of the mean." in listed
     assert "sigma       Cover ``k`` standard deviations of each channel's weights" in listed
+
+
+def test_a_codebook_and_a_rounding_method_quantize(installed, tmp_path):
+    output = tmp_path / "digits.int4.onnx"
+    data = MODELS / "digits_calib.npz"
+    given = [MODELS / "digits_cnn.onnx", "--calib-data", data, "-o", output, "--place", "all"]
+    methods = ["--bits", 4, "--weight-method", "cubes", "--rounding", "fitted"]
+    said = ptq_in(
+        installed, "quantize", *given, *methods, "--samples", 32, "--seconds", "0.05",
+        "--json", tmp_path / "report.json",
+    )  # fmt: skip
+    report = json.loads((tmp_path / "report.json").read_text())
+    [step] = report["refinements"]
+    assert (step["step"], step["kept"]) == ("fitted", True)
+    assert "at 4" in said
 
 
 def test_the_methods_quantize(quantized):
@@ -195,6 +214,8 @@ def test_every_example_of_a_file_is_tested():
     assert set(EXAMPLES) == {
         "ptq/calib/meanstd.py",
         "ptq/weights/sigma.py",
+        "ptq/weights/cubes.py",
+        "ptq/rounders/fitted.py",
         "mymetrics.py",
         "ptq/metrics/within.py",
         "ptq/train/fakequant/pow2.py",
