@@ -122,10 +122,14 @@ def _at_home(config: QuantizeConfig) -> QuantizeConfig:
 
 
 def _sized(config: QuantizeConfig) -> QuantizeConfig:
-    """Return settings that give the same size, the same for many: range methods change none."""
+    """Return settings that give the same size, the same for many: ranges change none, levels do."""
     place = config.placed_globs or (PLACE_ALL,)
     return msgspec.structs.replace(
-        _at_home(config), calib="minmax", weight_method="", qcode_objective="mse", place=place
+        _at_home(config),
+        calib="minmax",
+        weight_method="" if config.weight_quantizer().uniform else config.weight_method,
+        qcode_objective="mse",
+        place=place,
     )
 
 
@@ -157,17 +161,19 @@ class _Unobserved(Work):
     """Static work on tensors that all have the same made-up values, to see how large it comes."""
 
     def __init__(self, source: Source, config: QuantizeConfig) -> None:
-        # range methods change numbers, and not how many there are
-        quick = {"calib": "minmax", "weight_method": "minmax", "qcode_objective": "mse"}
+        # ranges change numbers, and not how many there are; levels of their own are stored
+        method = "minmax" if config.weight_quantizer().uniform else config.weight_method
+        quick = {"calib": "minmax", "weight_method": method, "qcode_objective": "mse"}
         config = msgspec.structs.replace(config, **quick)
         super().__init__(source, Inputs(), config, Stages(), 1)
 
     def size_bytes(self) -> int:
         """Return the size of the model, with external data, in the first of its formats."""
         model = self.source.model.clone()
-        self._emit(model, {}, self._plan(self._sites({}), {}))
+        emitted = self._emit(model, {}, self._plan(self._sites({}), {}))
         if self.config.formats[0] == "integer":
             fuse_integer(model)
+        self.narrow(model, emitted)
         with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
             path = Path(folder) / "model.onnx"
             save_model(model, path)

@@ -228,8 +228,7 @@ class Work:
             held = tensors_held(model, values_by_name(self.source.model.graph))
             if form == "integer":
                 fuse_integer(model)
-            if self.target.runtime == "onnxruntime" and min(emitted.widths, default=8) < 8:
-                store_narrow(model)
+            self.narrow(model, emitted)
             write_map(model, held)
             recipe = self._recipe(form, PinnedPlacement.of(kept, variants))
             model.metadata_props[PROPERTY] = recipe.to_json()
@@ -240,6 +239,11 @@ class Work:
             coverage = measure_coverage(path, [s.name for s in sites.sites])
         emitted = replace(emitted, tensors={})  # they are in the file; several versions may be kept
         return Version(kept, plan, emitted, coverage, regions_of(sites), variants)
+
+    def narrow(self, model: Model, emitted: Emitted) -> None:
+        """Store weights in few bits, for a runtime that is known to widen them when it loads."""
+        if self.target.runtime == "onnxruntime" and min(emitted.widths, default=8) < 8:
+            store_narrow(model)
 
     def variants(self) -> Mapping[str, Variant]:
         """Return which nodes could be written in another form that may be faster.

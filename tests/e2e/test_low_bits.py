@@ -33,6 +33,14 @@ def outputs(path, images):
     return found
 
 
+@pytest.mark.parametrize(("bits", "method"), [(4, ""), (1, "bwn")])
+def test_the_size_is_foreseen(quantized, digits, bits, method):
+    settings = {**FOUR, "bits": bits, "weight_method": method}
+    written = quantized(**settings, options=FEW).report.output.size_bytes
+    foreseen = ptq.inspect(digits.model, ptq.QuantizeConfig(**settings)).predicted_bytes
+    assert 0.96 * written < foreseen < 1.01 * written  # the recipe in the file is not foreseen
+
+
 def test_layers_run_as_integer_kernels_at_odd_widths_too(quantized):
     wide = quantized(place=("all",), options=FEW).report
     narrow = quantized(**{**FOUR, "bits": 3}, options=FEW).report
