@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ptq.calib import Solver
     from ptq.rounders import Rounder
     from ptq.train.fakequant import QatMethod
+    from ptq.train.phases import Widths
     from ptq.weights import WeightQuantizer
 
 Granularity = Literal["per-channel", "per-tensor"]
@@ -22,6 +23,7 @@ Format = Literal["qdq", "integer", "both"]
 Scheme = Literal["static", "dynamic", "weight-only", "auto"]
 LearnedRounding = Literal["adaround", "brecq", "qdrop"]
 Preference = Literal["speed", "size"]
+Phases = Literal["direct", "two-stage", "progressive"]
 
 #: The width of what integer kernels take.
 FULL_BITS = 8
@@ -222,6 +224,9 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             towards what the float network puts out for the calibration data, with options after a
             colon: ``pact``; in the static scheme.
         steps: for how many steps.
+        phases: by which widths: at those of the result (``direct``), weights first, with
+            activations of 8 bits (``two-stage``), or from 8 bits down by halves (``progressive``);
+            the steps are shared out.
         learning_rate: the highest, as a share of the size of what is trained in each step.
         loss: what is made small: the divergence of classes (``kl``), the squared error of outputs
             (``mse``), the one of outputs behind a softmax and the other of the rest (``auto``), or
@@ -264,6 +269,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     tweak_norms: bool = False
     fine_tune: str = ""
     steps: Annotated[int, Meta(ge=1)] = 300
+    phases: Phases = "direct"
     learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
     loss: Literal["auto", "kl", "mse", "layers"] = "auto"
     overrides: tuple[Override, ...] = ()
@@ -361,7 +367,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             )
         self.rounding_method()
         if self.fine_tune:
-            self.training_method().check_widths(self.bits, self.activation_bits)
+            for widths in self.training_widths():
+                self.training_method().check_widths(*widths)
+        elif self.phases != "direct":
+            raise ConfigError(
+                f"--phases {self.phases} is of --fine-tune; give a method, or leave it"
+            )
         for override in self.overrides:
             override.require_known()
         if self.target == AUTO or load_target(self.target).runtime == "onnxruntime":
@@ -439,6 +450,12 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         from ptq.train.fakequant import QAT_METHODS
 
         return QAT_METHODS.parse(self.fine_tune)
+
+    def training_widths(self) -> tuple[Widths, ...]:
+        """Return the widths of each phase of training, those of the result last."""
+        from ptq.train.phases import Widths, widths_of
+
+        return widths_of(self.phases, Widths(self.bits, self.activation_bits))
 
     def weight_quantizer(self, bits: int | None = None) -> WeightQuantizer:
         """Return the weight quantizer.

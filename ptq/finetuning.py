@@ -117,6 +117,7 @@ class Trainable:
             weights={},
             shifts={**before.shifts, **found.shifts},
             given=found.weights,
+            latent={name: trained[name] for name in self.network.starts},
             decisions=found.decisions,
         )
 

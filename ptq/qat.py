@@ -124,6 +124,8 @@ def _require_simple(config: QuantizeConfig) -> None:
     config.training_method()
     others = [o for o in config.refinements if not o.startswith("--fine-tune")]
     wrong = [*config.transforms, *others]
+    if config.phases != "direct":
+        wrong.append(f"--phases {config.phases}")
     if config.solver().runs_network:
         wrong.append(f"--calib {config.calib}")
     if config.scheme != "static":

@@ -15,7 +15,7 @@ from ptq.graph.site import Site, Sites
 from ptq.graph.types import Model
 from ptq.graph.weight_errors import tap_weight_errors
 from ptq.numerics.affine import QTensor
-from ptq.numerics.arrays import F64
+from ptq.numerics.arrays import F32, F64
 from ptq.plan import Decision
 from ptq.progress import Stages
 from ptq.reconstructing import Network, Reconstruction, Reconstructor, layers_of
@@ -40,6 +40,7 @@ class Refined:
         shifts: what to add to biases, by node.
         norms: how layer norms are tweaked, by their name.
         given: weights with codes and scales of their own, by name: a trained model brings both.
+        latent: float weights that training goes on from, in place of the model's, by name.
         decisions: how activations are quantized in place of what is planned, by tensor; what
             shares their codes follows (`ptq.plan.replace`).
     """
@@ -49,6 +50,7 @@ class Refined:
     shifts: Mapping[str, F64] = field(default_factory=dict)
     norms: Mapping[str, NormTweak] = field(default_factory=dict)
     given: Mapping[str, QTensor] = field(default_factory=dict)
+    latent: Mapping[str, F32] = field(default_factory=dict)
     decisions: Mapping[str, Decision] = field(default_factory=dict)
 
 

@@ -63,7 +63,8 @@ from ptq.source import Source, find_configured_sites, require_sites
 from ptq.stats.base import TensorStats
 from ptq.targets import load_target
 from ptq.train.block_graph import fake_activations
-from ptq.train.network import Widths, with_quantizers
+from ptq.train.network import with_quantizers
+from ptq.train.phases import Widths, shared_out
 from ptq.trial import LabelTrial, Trial
 from ptq.version import Version
 from ptq.weights.base import WeightQuantizer
@@ -322,9 +323,14 @@ class Work:
         assert site.weight_axis is not None, "a batch of matrices is not rounded"
         return self._quantize_weight(site.name, w, site.weight_axis, symmetric[site.name], method)
 
-    def at(self, bits: int) -> Work:
-        """Return a quantization with weights of another width, of the same statistics."""
-        config = msgspec.structs.replace(self.config, bits=bits)
+    def at(self, bits: int, **settings: int) -> Work:
+        """Return a quantization with weights of another width, of the same statistics.
+
+        Args:
+            bits: of weights.
+            settings: others of the configuration that are to differ.
+        """
+        config = msgspec.structs.replace(self.config, bits=bits, **settings)
         other = Work(self.source, self.inputs, config, self.stages, self.threads)
         other.calibration, other.range_search = self.calibration, self.range_search
         return other
@@ -366,20 +372,25 @@ class Work:
 
         widths = Widths(self.config.bits, self.config.activation_bits)
         method = self.config.training_method()
-        network = with_quantizers(model, sites, version.plan, method, start, widths)
+        network = with_quantizers(model, sites, version.plan, method, start, widths, before.latent)
         return Trainable(network, sites, version.plan, self.source, self.config)
 
     def _trained(self, version: Version, before: Refined) -> Taken[Refined]:
         """Return what training makes of a version, and of how many layers."""
-        trainable = self.trainable(version, before)
         if self.job is not None:
-            found = import_trained(trainable, before, self.job)
-        else:
-            data = self.inputs.calibration
-            assert data is not None, "refining asks for it"
-            chosen_on = LookedAt.chosen(min(len(data), self._looked_at_samples()))
-            found = fine_tune(trainable, before, data, chosen_on, self.stages, self.threads)
-        return Taken(found, len(found.given))
+            found = import_trained(self.trainable(version, before), before, self.job)
+            return Taken(found, len(found.given))
+        data = self.inputs.calibration
+        assert data is not None, "refining asks for it"
+        chosen_on = LookedAt.chosen(min(len(data), self._looked_at_samples()))
+        phases, found = self.config.training_widths(), before
+        for widths, steps in zip(phases, shared_out(self.config.steps, len(phases)), strict=True):
+            work = self.at(widths.weights, activation_bits=widths.activations, steps=steps)
+            planned = replace(version, plan=work._plan(self._sites(version.keep_float), {}))
+            last = widths == phases[-1]
+            trainable = work.trainable(version if last else planned, found)
+            found = fine_tune(trainable, found, data, chosen_on, self.stages, self.threads)
+        return Taken(replace(found, latent={}), len(found.given))
 
     def _trial(self, looked_at: LookedAt) -> Trial | LabelTrial:
         if looked_at.labels is not None:

@@ -216,6 +216,14 @@ _MADE_FROM = {
     help="With --fine-tune, for how many steps.",
 )
 @click.option(
+    "--phases",
+    type=click.Choice(["direct", "two-stage", "progressive"]),
+    default="direct",
+    show_default=True,
+    help="With --fine-tune, by which widths: at those of the result; weights first, with "
+    "activations of 8 bits; or from 8 bits down by halves. The steps are shared out.",
+)
+@click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
     default=3e-3,
@@ -353,6 +361,7 @@ def config_of(given: Mapping[str, Any], found: recipes.Found) -> QuantizeConfig:
                 "shape",
                 "fine_tune",
                 "steps",
+                "phases",
                 "learning_rate",
                 "loss",
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -28,6 +27,7 @@ from ptq.train.fakequant.base import (
     fixed_activation,
     fixed_weight,
 )
+from ptq.train.phases import Widths
 from ptq.train.straight_through import DOMAIN
 from ptq.train.tape import Tape
 
@@ -36,13 +36,6 @@ _STEPS_OF_4, _MOST_HASTE = 7.0, 3.0
 
 #: Quantizes a weight: its reader, values, the axis of its output channels.
 StartWeight = Callable[[Site, np.ndarray], QTensor]
-
-
-class Widths(NamedTuple):
-    """Of what is trained by the method. Wider grids, as of first and last layers, stay."""
-
-    weights: int
-    activations: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,13 +76,14 @@ class Network:
     states: Mapping[str, ir.Value]
 
 
-def with_quantizers(
+def with_quantizers(  # noqa: PLR0913 - a network, and how it is quantized
     model: ir.Model,
     sites: Sites,
     plan: Plan,
     method: QatMethod,
     start_weight: StartWeight,
     widths: Widths,
+    latent: Mapping[str, np.ndarray] | None = None,
 ) -> Network:
     """Return a float network in which every tensor that the plan quantizes is quantized.
 
@@ -100,11 +94,12 @@ def with_quantizers(
         method: the trained quantizer.
         start_weight: the codes of weights to start from, symmetric about 0.
         widths: what is trained by the method. Wider tensors stay quantized as they are.
+        latent: float weights to start from in place of the network's, by name.
 
     Raises:
         UnsupportedError: there is nothing to train.
     """
-    building = _Building(model, sites, plan, method, widths)
+    building = _Building(model, sites, plan, method, widths, latent or {})
     for value in sites.quantized().values():
         building.activation(value)
     for site in sites.sites:
@@ -125,6 +120,7 @@ class _Building:
     plan: Plan
     method: QatMethod
     widths: Widths
+    latent: Mapping[str, np.ndarray]
     placed: list[Placed] = field(default_factory=list)
     activations: dict[str, Faked] = field(default_factory=dict)
     weights: dict[str, Faked] = field(default_factory=dict)
@@ -194,7 +190,7 @@ class _Building:
         assert weight is not None and index is not None
         name = name_of(weight)
         if name not in self.weights:
-            array = constant(weight)
+            array = self.latent.get(name, constant(weight))
             assert array is not None
             start = WeightStart(name, array, start_weight(site, array), site.weight_axis)
             trained = start.qtype.bits <= self.widths.weights

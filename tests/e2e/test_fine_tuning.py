@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from support.cli import ptq
 
-from ptq import QuantizeConfig, RunOptions, quantize
+from ptq import QuantizeConfig, RunOptions, quantize, work
 from ptq.errors import ConfigError
+from ptq.finetuning import fine_tune
 from ptq.qat import export_job, import_job
 from ptq.train.job import Job, Result
 
@@ -49,6 +50,25 @@ def test_training_makes_outputs_better_and_the_same_bytes_again(digits, tmp_path
     assert step.kept
     assert step.after_db > step.before_db + 1.0
     assert first.output.read_bytes() == again.output.read_bytes()
+
+
+@pytest.mark.parametrize("phases", ["two-stage", "progressive"])
+def test_each_phase_goes_on_from_the_one_before(digits, tmp_path, monkeypatch, phases):
+    began, ended = [], []
+
+    def spied(trainable, *rest):
+        began.append({n: start.array for n, start in trainable.network.starts.items()})
+        found = fine_tune(trainable, *rest)
+        ended.append(found.latent)
+        return found
+
+    monkeypatch.setattr(work, "fine_tune", spied)
+    result = fine_tuned(digits, tmp_path / "a.onnx", steps=8, phases=phases)
+    assert len(result.report.refinements) == 1
+    assert len(began) == len(ended) == {"two-stage": 2, "progressive": 3}[phases]
+    for before, after in zip(ended, began[1:], strict=False):
+        assert all(np.array_equal(before[name], after[name]) for name in after)
+    assert any(not np.array_equal(began[0][name], began[1][name]) for name in began[0])
 
 
 def test_a_job_is_trained_and_imported(digits, folder, tmp_path):
