@@ -49,6 +49,7 @@ def test_the_ranges_are_those_of_the_chosen_method_from_all_samples(run):
             assert (tensor.lo, tensor.hi) == other[tensor.name]
 
 
+@pytest.mark.slow
 def test_threads_and_placements_change_nothing(run):
     once = run(samples=24, threads=1)
     kept = ptq.PinnedPlacement(keep_float=("dense.conv",))

@@ -100,7 +100,8 @@ def test_searching_the_output_error_never_costs_where_it_searches(digits, quanti
 
 
 @pytest.mark.parametrize(
-    "method", [name for name, method in weight_quantizers().items() if method.uniform]
+    "method",
+    [name for name, m in weight_quantizers().items() if m.uniform and not m.runs_network],
 )
 @pytest.mark.parametrize("granularity", ["per-channel", "per-tensor"])
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])
@@ -109,6 +110,13 @@ def test_a_weight_method_keeps_accuracy(made, method, granularity, symmetric):
         calib="minmax", weight_method=method, weights=granularity, weights_symmetric=symmetric
     )
     check(result)
+
+
+@pytest.mark.parametrize(
+    "method", [name for name, m in weight_quantizers().items() if m.runs_network]
+)
+def test_a_search_over_weights_keeps_accuracy(made, method):
+    check(made(calib="minmax", weight_method=method))
 
 
 @pytest.mark.parametrize("symmetric", [True, False], ids=["symmetric", "asymmetric"])

@@ -17,7 +17,7 @@ ORDINARY = st.one_of(st.floats(-4, 4, width=32), st.sampled_from([0.0, 1.0, -1.0
 AXES = st.sampled_from([None, 0, 1, 2, -1])
 
 #: A law holds however finely a method searches, and examples are many.
-QUICK = {"mse": {"steps": 12}}
+QUICK = {"mse": {"steps": 4}}
 
 UNIFORM = [name for name, method in weight_quantizers().items() if method.uniform]
 
