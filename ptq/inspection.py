@@ -22,6 +22,7 @@ from ptq.graph.load import model_size
 from ptq.graph.quantized import code_count, read_quantized
 from ptq.graph.save import save_model
 from ptq.graph.sites import plan_nodes
+from ptq.graph.widen import widened
 from ptq.inputs import Inputs
 from ptq.overrides import IN_FLOAT, Overrides
 from ptq.plan import NodePlan
@@ -211,7 +212,7 @@ def inspect_quantized(path: Path) -> QuantizedInspection | None:
         outputs=describe_values(model.graph.outputs),
         operators=dict(Counter(n.op_type for n in model.graph.all_nodes()).most_common()),
         parameters=parameters(model),
-        codes=code_count(model),
+        codes=code_count(widened(model)),
         onnxruntime=version("onnxruntime"),
         layers=layers,
         integer_layers=integer,

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ptq.graph.passes.edit import constant, is_op
 from ptq.graph.quantized import read_quantized
 from ptq.graph.types import Model
+from ptq.graph.widen import widened
 from ptq.graph.writer import label
 from ptq.numerics.arrays import F64, AnyArray
 from ptq.numerics.blocks import unpack
@@ -19,9 +20,6 @@ from ptq.numerics.qtype import QType
 
 #: What the writers of the schemes call the codes of a weight, behind its label.
 _CODES = ("quantized", "codes", "codes_packed")
-
-#: What weights of the static scheme pass through that are stored in fewer bits than int8.
-_WIDENING = ("Cast", "BitShift", "BitwiseAnd", "Mul", "ReduceSum", "Reshape", "Slice")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +66,7 @@ def weight_ranges(
         bits: width of codes that the file keeps packed into bytes.
         widths: of the static scheme, the bits of each weight.
     """
-    quantized = read_quantized(written)
+    quantized = widened(read_quantized(written))
     stored = {v.name or "": v for graph in quantized.graphs() for v in graph.initializers.values()}
     floats = {v.name or "": v for graph in model.graphs() for v in graph.initializers.values()}
     for name in names:
@@ -81,7 +79,7 @@ def weight_ranges(
             zeros = constant(stored.get(f"{prefix}/zero_point"))
             qtype = _qtype(codes[0], bits)
             if name in (widths or {}) and zeros is not None:
-                # kernels of 8 bits run them; they may be stored in more or in fewer than they have
+                # kernels of 8 bits run them
                 qtype = QType((widths or {})[name], signed=zeros.dtype.kind == "i")
             zero = _zero_points(zeros, scale, qtype)
             step = scale.astype(np.float64)
@@ -115,8 +113,6 @@ def _zero_points(stored: AnyArray | None, scale: AnyArray, qtype: QType) -> F64:
 def _axis(codes: ir.Value) -> int | None:
     """Return the axis along which scales differ; only a DequantizeLinear without blocks says it."""
     for node, index in codes.uses():
-        if is_op(node, *_WIDENING):
-            return _axis(node.outputs[0])
         if index == 0 and is_op(node, "DequantizeLinear") and "block_size" not in node.attributes:
             found = node.attributes.get("axis")
             return 1 if found is None else int(found.as_int())
