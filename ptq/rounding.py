@@ -240,10 +240,11 @@ def _rounded(method: Rounder, site: Site, written: QTensor, halves: Halves) -> Q
     first, second = (gram.total for gram in halves)
     ways = None if written.bits < _FULL_BITS else 1
     block = _block(written.qparams, w.shape[2])
+    free = written.free and block is not None
     nearest = Solution(found.nearest, grid)
 
     def solved(moments: F64, damping: float) -> Iterator[Solution]:
-        return islice(method.solutions(Task(w, nearest, moments, damping, block)), ways)
+        return islice(method.solutions(Task(w, nearest, moments, damping, block, free)), ways)
 
     held_out = {
         (damping, way): float(solution.errors(w, second).sum())
@@ -259,7 +260,12 @@ def _rounded(method: Rounder, site: Site, written: QTensor, halves: Halves) -> Q
     axis = rows_axis(site)
     assert axis is not None
     written_codes = _as_written(codes, written.codes, axis)
-    return QTensor(written_codes, _with_scale(written.qparams, scale), written.levels)
+    levels = written.levels
+    if free and levels is not None and best.grid.levels is not None and grid.levels is not None:
+        found_levels = np.where(better, best.grid.levels, grid.levels)
+        levels = found_levels.reshape(levels.shape).astype(levels.dtype)
+    params = _with_scale(written.qparams, scale)
+    return QTensor(written_codes, params, levels, written.free)
 
 
 def _block(params: QParams, columns: int) -> int | None:

@@ -99,7 +99,8 @@ def rounded_alike(
     levels = None
     if tensor.levels is not None and rounded.levels is not None:
         levels = np.where(rows, rounded.levels, tensor.levels)
-    return QTensor(np.where(fits, rounded.codes, tensor.codes), replace(new, scale=scale), levels)
+    codes = np.where(fits, rounded.codes, tensor.codes)
+    return QTensor(codes, replace(new, scale=scale), levels, tensor.free)
 
 
 def _of_one_channel(tensor: QTensor) -> QTensor:
@@ -108,7 +109,7 @@ def _of_one_channel(tensor: QTensor) -> QTensor:
     if params.axis is not None:
         params = QParams(params.scale.reshape(()), params.zero_point.reshape(()), params.qtype)
     levels = None if tensor.levels is None else tensor.levels.reshape(tensor.levels.shape[-1])
-    return QTensor(tensor.codes[0], params, levels)
+    return QTensor(tensor.codes[0], params, levels, tensor.free)
 
 
 def may_saturate(site: Site, array: np.ndarray) -> bool:

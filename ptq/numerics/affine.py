@@ -68,11 +68,14 @@ class QTensor:
         qparams: what they mean.
         levels: the only codes that there may be for each scale, ascending, of shape
             ``(*scale.shape, levels)``; ``None`` if all of the grid.
+        free: whether as many other levels would do as well, as those of k-means do; the levels of
+            binary or ternary weights, and of powers of two, stay in proportion.
     """
 
     codes: AnyArray
     qparams: QParams
     levels: AnyArray | None = None
+    free: bool = False
 
     @property
     def bits(self) -> int:

@@ -15,9 +15,6 @@ from ptq.numerics.affine import QParams, QTensor, per_element
 from ptq.numerics.arrays import F32, F64, AnyArray
 from ptq.numerics.qtype import INT8_NARROW
 
-#: Steps from the largest level down to 0 that are tried, in search of codes near all levels.
-_STEPS = np.arange(64, INT8_NARROW.qmax + 1)
-
 
 def nearest_level(x: AnyArray, levels: AnyArray) -> AnyArray:
     """Return for each value the level next to it, the lower one of two that are as near.
@@ -41,14 +38,16 @@ def nearest_index(x: AnyArray, levels: AnyArray) -> AnyArray:
     return index
 
 
-def snapped(levels: F64, counts: F64) -> tuple[F32, AnyArray]:
+def snapped(levels: F64, counts: F64, most_steps: int = INT8_NARROW.qmax) -> tuple[F32, AnyArray]:
     """Return the scales and codes of int8 that are nearest to levels.
 
-    The largest level of a row is 64 to 127 steps from 0: as many as give the least squared error.
+    The largest level of a row is ``most_steps`` to half as many steps from 0: as many as give the
+    least squared error.
 
     Args:
         levels: shape ``(rows, levels)``, finite.
         counts: how much each counts, same shape.
+        most_steps: the largest magnitude of a code.
 
     Returns:
         Scales, float32 of shape ``(rows,)``, 1 for rows of zeros; codes, int8 in the shape of
@@ -58,8 +57,8 @@ def snapped(levels: F64, counts: F64) -> tuple[F32, AnyArray]:
     alive = largest >= np.finfo(np.float32).tiny * INT8_NARROW.qmax
     largest = np.where(alive, largest, 1.0)
     shares = np.where(alive[:, None], levels / largest[:, None], 0.0)
-    most, least = np.full(len(levels), _STEPS[-1]), np.full(len(levels), np.inf)
-    for steps in _STEPS[::-1]:
+    most, least = np.full(len(levels), most_steps), np.full(len(levels), np.inf)
+    for steps in range(most_steps, most_steps // 2, -1):
         errors = (counts * (np.rint(shares * steps) / steps - shares) ** 2).sum(axis=1)
         most = np.where(errors < least, steps, most)
         least = np.minimum(errors, least)
@@ -98,4 +97,4 @@ def at_scale(tensor: QTensor, scale: F32) -> QTensor:
         return np.asarray(steps, codes.dtype)
 
     levels = moved(tensor.levels, ratio.scale[..., None])
-    return QTensor(moved(tensor.codes, spread), new, levels)
+    return QTensor(moved(tensor.codes, spread), new, levels, tensor.free)

@@ -24,6 +24,7 @@ class Task:
         damping: what to add to the diagonal of the moments, as a share of its mean; above 0. The
             less, the better on this data, and the worse on other data.
         block: how many columns of a row share a scale that may change; ``None`` if scales stay.
+        free_levels: whether each row may have other levels, as many, in ``Grid.levels``.
     """
 
     w: F64
@@ -31,6 +32,7 @@ class Task:
     moments: F64
     damping: float
     block: int | None
+    free_levels: bool = False
 
 
 class Rounder(

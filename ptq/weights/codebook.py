@@ -41,8 +41,13 @@ class CodebookQuantizer(WeightQuantizer, frozen=True):
 
     With ``b`` bits, there are up to ``2^b`` levels. They become codes of int8, so that the weight
     runs on the same kernels as a uniform one: the error of that is a 250th of the largest level.
+
+    Attributes:
+        free_levels: whether levels without a common scale may give way to others, as many, by a
+            rounding method (`ptq.rounders.refit`): not where they are sums of fewer numbers.
     """
 
+    free_levels: ClassVar[bool] = False
     uniform: ClassVar[bool] = False
     least_bits: ClassVar[int] = 1
     most_bits: ClassVar[int] = 7
@@ -72,7 +77,8 @@ class CodebookQuantizer(WeightQuantizer, frozen=True):
         written = np.take_along_axis(codes, found.index, axis=1)
         params = of_weight(params, axis, weight.ndim)
         levels = codes.reshape(*params.scale.shape, codes.shape[1])
-        return QTensor(_as_weight(written, weight, axis), params, levels)
+        free = self.free_levels and found.scale is None
+        return QTensor(_as_weight(written, weight, axis), params, levels, free)
 
 
 def _counts(index: AnyArray, levels: int) -> F64:
