@@ -17,7 +17,7 @@ _BLOCK = 128
 _SLACK = 2e-9
 
 
-def descend(w: F64, codes: F64, gram: F64, grid: Grid) -> F64:
+def descend(w: F64, codes: F64, gram: F64, grid: Grid, sweeps: int = _SWEEPS) -> F64:
     """Return codes of which the error of the output is at most that of the given ones.
 
     Each code in turn takes the value that is best while all others stay, which never makes the
@@ -32,13 +32,14 @@ def descend(w: F64, codes: F64, gram: F64, grid: Grid) -> F64:
         gram: sums of products of inputs, damped, shape ``(groups, columns, columns)``; what is on
             the diagonal is above 0.
         grid: what the codes can be.
+        sweeps: how often it goes over all columns at most.
     """
     groups, rows, columns = w.shape
     scale = np.broadcast_to(grid.scale, w.shape)
     # the last column is the partner of who has none
     found = np.concatenate([codes, np.zeros((groups, rows, 1))], axis=2)
     slope = (w - grid.values(codes)) @ gram
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         changed = False
         for start in range(0, columns, _BLOCK):
             end = min(start + _BLOCK, columns)

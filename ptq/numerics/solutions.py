@@ -53,9 +53,23 @@ def solutions(
     """
     codes = round_by_gptq(w, moments, grid, damping=damping)
     yield Solution(codes, grid)
-    damped = with_damping(moments, damping)
+    yield fitted(w, Solution(codes, grid), with_damping(moments, damping), block)
+
+
+def fitted(w: F64, start: Solution, damped: F64, block: int | None) -> Solution:
+    """Return scales fitted to codes, and codes to scales one at a time, twice.
+
+    The error of no row grows, by the damped sums.
+
+    Args:
+        w: the weight, shape ``(groups, rows, columns)``.
+        start: where it starts.
+        damped: sums of products of inputs, damped (`with_damping`).
+        block: how many columns of a row share a scale; ``None`` if scales are to stay.
+    """
+    codes, grid = start.codes, start.grid
     for _ in range(_ROUNDS):
         if block is not None:
             grid = replace(grid, scale=refit_scales(w, codes, damped, grid, block))
         codes = descend(w, codes, damped, grid)
-    yield Solution(codes, grid)
+    return Solution(codes, grid)
