@@ -1,6 +1,7 @@
 """Rounding the layers of small networks: no channel gets worse on the data, whatever the layer."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -12,15 +13,19 @@ from ptq.graph.emit_qdq import emit_qdq
 from ptq.graph.passes.edit import constant
 from ptq.graph.site_weights import unsaturated
 from ptq.numerics.qtype import QType
+from ptq.rounders import ROUNDERS
 from ptq.rounders.gptq import GptqRounder
 from ptq.rounding import layer_by_layer, passes, round_weights
 from ptq.shrinking import best_factors
 from ptq.targets import load_target
+from ptq.weights.codebook import CodebookQuantizer, to_nearest
 from ptq.weights.seqmse import SeqMseQuantizer, ShrunkQuantizer
 
 AVX2 = Settings(
     calib="minmax", weight_method="minmax", symmetric=False, target=load_target("ort-cpu-x86-avx2")
 )
+
+GPTQ = GptqRounder()
 
 FOUR = replace(ORDINARY, weight_method="mse", bits=4)
 
@@ -33,7 +38,7 @@ LAYERS = {
 }
 
 
-def rounded(made, feeds, folder):
+def rounded(made, feeds, folder, method=GPTQ):
     """Return the weights that come out, and those that were there."""
 
     def emit(done):
@@ -47,7 +52,7 @@ def rounded(made, feeds, folder):
         )
         return model, emitted.tensors
 
-    return round_weights(made.sites, emit, GptqRounder(), feeds, folder), emit({})[1]
+    return round_weights(made.sites, emit, method, feeds, folder), emit({})[1]
 
 
 def on_grid(made, name, shape, seed=1):
@@ -154,6 +159,73 @@ def test_what_was_found_is_what_is_written(tmp_path):
     ).tensors["w"]
     np.testing.assert_array_equal(written.codes, found["w"].codes)
     np.testing.assert_array_equal(written.qparams.scale, found["w"].qparams.scale)
+
+
+class Quartiles(CodebookQuantizer, frozen=True, tag="quartiles"):
+    """Four levels of each channel, between which as many weights lie."""
+
+    free_levels: ClassVar[bool] = True
+
+    def codebook(self, rows, bits):
+        shares = (np.arange(2**bits) + 0.5) / 2**bits
+        return to_nearest(rows, np.quantile(rows.astype(float), shares, axis=1).T)
+
+
+@dataclass(frozen=True)
+class OfQuartiles(Settings):
+    """Weights in two bits at levels of their own."""
+
+    def quantize_weight(self, _, w, axis, symmetric):
+        return Quartiles().quantize(w, QType(2, signed=True), axis=axis, symmetric=symmetric)
+
+
+def of_quartiles(settings):
+    kept = {"calib": "minmax", "symmetric": False, "target": settings.target}
+    return OfQuartiles(**kept, bits=2)
+
+
+@pytest.mark.parametrize("settings", [ORDINARY, AVX2], ids=["here", "saturating"])
+def test_levels_that_are_free_are_fitted_and_written(settings, tmp_path):
+    declared, layer = LAYERS["grouped"]
+    text = f"g (float[N, 4, 6, 6] x) => (float[N, C, H, W] y) <{declared}> {{ {layer} }}"
+    made = quantize(text, settings=of_quartiles(settings))
+    feed = {"x": on_grid(made, "x", (12, 4, 6, 6))}
+    gptq, nearest = rounded(made, [feed], tmp_path)
+    found, _ = rounded(made, [feed], tmp_path, ROUNDERS.parse("refit"))
+    tensor, before = found["w"], nearest["w"]
+    assert tensor.levels.shape == before.levels.shape
+    assert not np.array_equal(tensor.levels, before.levels)
+    np.testing.assert_array_equal(gptq["w"].levels, before.levels)
+    for channel, levels in zip(tensor.codes, tensor.levels, strict=True):
+        assert set(channel.ravel()) <= set(levels)
+    assert np.abs(tensor.codes.astype(int)).max() <= (64 if settings is AVX2 else 127)
+    lost = [errors(made, t["w"], feed, 1).sum(axis=1) for t in (nearest, gptq, found)]
+    # the sums are of float32 products
+    assert np.all(lost[2] <= lost[0] * (1 + 1e-4))
+    assert lost[2].sum() < 0.8 * lost[1].sum()
+    model, sites = made.source.clone(), made.settings.sites
+    written = emit_qdq(
+        model, sites(model), made.plan, made.settings.quantize_weight, rounded=found
+    ).tensors["w"]
+    np.testing.assert_array_equal(written.codes, tensor.codes)
+    np.testing.assert_array_equal(written.levels, tensor.levels)
+    np.testing.assert_array_equal(written.qparams.scale, tensor.qparams.scale)
+
+
+@pytest.mark.parametrize("name", ["admm", "cd", "obq", "refit"])
+def test_other_methods_keep_what_kernels_take_and_make_no_channel_worse(name, tmp_path):
+    declared, layer = LAYERS["conv"]
+    text = f"g (float[N, 4, 6, 6] x) => (float[N, C, H, W] y) <{declared}> {{ {layer} }}"
+    for settings in (AVX2, FOUR):
+        made = quantize(text, settings=settings)
+        feed = {"x": on_grid(made, "x", (12, 4, 6, 6))}
+        found, nearest = rounded(made, [feed], tmp_path, ROUNDERS.parse(name))
+        before, after = (errors(made, t["w"], feed, 1).sum(axis=1) for t in (nearest, found))
+        assert np.all(after <= before * (1 + 1e-4))  # as above
+        assert after.sum() < 0.99 * before.sum()
+        [site] = made.sites.sites
+        settled = unsaturated(site, constant(site.weight), found["w"])
+        np.testing.assert_array_equal(settled.codes, found["w"].codes)
 
 
 def test_weights_that_are_no_stack_of_matrices_are_left(tmp_path):
