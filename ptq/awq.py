@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 
+from ptq.block_methods import BlockQuantizer
 from ptq.config import QuantizeConfig
 from ptq.data import Dataset
 from ptq.data.dataset import evenly_spaced
@@ -21,7 +22,7 @@ from ptq.graph.rescale.linear import Float64
 from ptq.graph.rescale.smooth import Smoothable, find_smoothable
 from ptq.graph.weight_layers import tap_rows
 from ptq.numerics.arrays import F32, AnyArray
-from ptq.numerics.blocks import BlockFormat, quantize_blocks
+from ptq.numerics.blocks import BlockFormat
 from ptq.numerics.qtype import QType
 from ptq.progress import Stages
 from ptq.runtime.grams import grams
@@ -65,6 +66,7 @@ def awq_factors(
     layout = BlockFormat(
         QType(config.bits, signed=False), 0, config.block, config.weights_symmetric
     )
+    method = config.block_quantizer()
     feeds = list(islice(iter(data), _SAMPLES))
     parts = list(_parts(find_smoothable(source.model)))
     found = {}
@@ -74,7 +76,7 @@ def awq_factors(
             sums = grams(tapped, feeds, source.folder, threads=threads, on_feed=step)
             for tensor in part:
                 first, second = sums[tensor.name]
-                factors = _best(tensor, first + second, layout)
+                factors = _best(tensor, first + second, method, layout)
                 if factors is not None:
                     found[tensor.name] = factors
     return found
@@ -113,7 +115,9 @@ def _parts(tensors: Sequence[Smoothable]) -> Iterator[list[Smoothable]]:
         yield part
 
 
-def _best(tensor: Smoothable, gram: Gram, layout: BlockFormat) -> str | None:
+def _best(
+    tensor: Smoothable, gram: Gram, method: BlockQuantizer, layout: BlockFormat
+) -> str | None:
     """Return the factors of the least error, or ``None`` if none are worth it."""
     weights = [_some(reader.matrix()) for reader in tensor.readers]
     sizes = np.sqrt(np.diagonal(gram.total[0]) / max(gram.count, 1))
@@ -123,7 +127,7 @@ def _best(tensor: Smoothable, gram: Gram, layout: BlockFormat) -> str | None:
         """Return the squared error of products, relative to the signal of each, summed."""
         total = 0.0
         for weight, signal in zip(weights, signals, strict=True):
-            rounded = quantize_blocks(weight * scale, layout).dequantize() / scale
+            rounded = method.quantize(weight * scale, layout).dequantize() / scale
             total += _power(rounded - weight, gram) / signal
         return total
 

@@ -10,6 +10,7 @@ from msgspec import Meta
 from ptq.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ptq.block_methods import BlockQuantizer
     from ptq.calib import Solver
     from ptq.rounders import Rounder
     from ptq.train.fakequant import QatMethod
@@ -32,7 +33,7 @@ FULL_BITS = 8
 _WIDTHS = {
     "static": (8, 7, 6, 5, 4, 3, 2, 1),
     "dynamic": (8,),
-    "weight-only": (8, 4, 2),
+    "weight-only": (8, 6, 5, 4, 3, 2),
     "auto": (8,),
 }
 
@@ -175,7 +176,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         weight_method: the weight quantizer, as `ptq methods` lists them, with options after a
             colon; layers of a width that it has no codes of, as first and last ones, have the
             default; if empty, ``minmax``, with fewer than 8 bits
-            ``mse``, and ``qcode`` where the activations take power-of-two scales too.
+            ``mse``, and ``qcode`` where the activations take power-of-two scales too; in the
+            weight-only scheme the block quantizer, ``mse`` if empty.
         weights: one scale for each output channel, or one for a whole weight.
         weights_symmetric: whether weights have zero point 0.
         symmetric: whether activations have their zero point in the middle of the grid.
@@ -359,6 +361,8 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         self.solver()
         method = self.weight_quantizer()
         method.require_width(self.bits)
+        if self.scheme == "weight-only":
+            self._require_block_method()
         if not method.uniform and (self.learns_rounding or self.fine_tune):
             option = f"--rounding {self.rounding}" if self.learns_rounding else "--fine-tune"
             raise ConfigError(
@@ -388,6 +392,28 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                     f"use {option} {fine}"
                 )
 
+    def _require_block_method(self) -> None:
+        """Refuse what a block quantizer cannot do.
+
+        Raises:
+            ConfigError: there is no such method, or it lacks the width, zero points or rounding.
+        """
+        method, option = self.block_quantizer(), f"--weight-method {self.weight_method}"
+        method.require_width(self.bits)
+        if not self.weights_symmetric and not method.zero_points:
+            own = "offsets of its own" if method.offsets else "no zero points"
+            raise ConfigError(f"{option} has {own}; leave --asymmetric-weights out")
+        if method.floats and self.rounding != "nearest":
+            raise ConfigError(
+                f"--rounding {self.rounding} is for integers, and {option} stores floats; leave "
+                "one of them out"
+            )
+        if self.learns_rounding and not method.zero_points:
+            raise ConfigError(
+                f"--rounding {self.rounding} is for grids of even steps about a zero point, which "
+                f"{option} does not have; leave one of them out, or use --rounding gptq"
+            )
+
     def at(self, target: str) -> QuantizeConfig:
         """Return the same settings for this target."""
         return msgspec.structs.replace(self, target=target)
@@ -405,10 +431,16 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             tweak_norms=self.tweak_norms and scheme in _PROTECTED,
             fine_tune=self.fine_tune if scheme in _PROTECTED else "",
             rounding=self.rounding if scheme in _CALIBRATED else "nearest",
-            weight_method=""
-            if self.searches_weights and scheme not in _PROTECTED
-            else self.weight_method,
+            weight_method=self._weight_method_of(scheme),
         )
+
+    def _weight_method_of(self, scheme: Scheme) -> str:
+        """Return the method of weights as it means something to another scheme."""
+        blocks = "weight-only"
+        if (scheme == blocks) != (self.scheme == blocks):
+            return ""  # the methods of blocks are others
+        dropped = self.searches_weights and scheme not in _PROTECTED
+        return "" if dropped else self.weight_method
 
     def solver(self) -> Solver:
         """Return the range method of the activations.
@@ -469,10 +501,28 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         from ptq.weights import parse_method
 
         wanted = self.bits if bits is None else bits
+        if self.scheme == "weight-only":
+            return parse_method("minmax")  # its methods are those of `block_quantizer`
         narrow = self.scheme == "static" and wanted < FULL_BITS
         default = "qcode" if self.solver().power_of_two else "mse" if narrow else "minmax"
         method = parse_method(self.weight_method or default)
         return method if wanted == self.bits or method.has_width(wanted) else parse_method(default)
+
+    def block_quantizer(self, bits: int | None = None) -> BlockQuantizer:
+        """Return the block quantizer of the weight-only scheme.
+
+        Args:
+            bits: width of the codes, by default that of most weights.
+
+        Raises:
+            ConfigError: there is no such method, or an option is wrong.
+        """
+        from ptq.block_methods import BLOCK_METHODS
+
+        default = "mse"
+        method = BLOCK_METHODS.parse(self.weight_method or default)
+        fits = bits is None or bits == self.bits or method.has_width(bits)
+        return method if fits else BLOCK_METHODS.parse(default)
 
     @property
     def power_of_two(self) -> bool:
@@ -584,6 +634,7 @@ def _require_kinds(settings: msgspec.Struct) -> None:
 
 def _wrong_width(option: str, bits: int, scheme: Scheme) -> str:
     widths = _WIDTHS[scheme]
-    choices = " or ".join(map(str, widths)) if len(widths) < 4 else f"{widths[-1]} to {widths[0]}"
+    whole = len(widths) > 1 and len(widths) == widths[0] - widths[-1] + 1
+    choices = f"{widths[-1]} to {widths[0]}" if whole else " or ".join(map(str, widths))
     more = "" if len(widths) > 1 else "; --scheme static and weight-only take fewer"
     return f"{option} {bits} is not supported by --scheme {scheme}; use {choices}{more}"

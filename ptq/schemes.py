@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
 
 import msgspec
 import numpy as np
@@ -31,7 +30,7 @@ from ptq.graph.variants import Variant
 from ptq.inputs import Inputs
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import AnyArray
-from ptq.numerics.blocks import BlockFormat, quantize_blocks
+from ptq.numerics.blocks import BlockFormat
 from ptq.numerics.pairs import fit_pairs, orders_of
 from ptq.numerics.qtype import QType
 from ptq.overrides import Overrides
@@ -161,6 +160,10 @@ class SchemeWriter:
             memory: where the choice of an earlier run may be.
             seconds: about how long to time.
         """
+        if self.config.block_quantizer().floats:  # there is no kernel to compare with
+            self.kernels = False
+            chosen = Placement(mode="auto", candidates=(), chosen=UNPACKED, seconds=0.0)
+            return self.write(path, form), chosen
         choice, placement = recall(memory, lambda: self._time(path, form, feed, seconds))
         self.kernels = choice.chosen == ALL
         return self.write(path, form), placement
@@ -181,7 +184,7 @@ class SchemeWriter:
         kept, written = dict(version.keep_float), {}
 
         def record(name: str, array: AnyArray, layout: BlockFormat) -> QTensor:
-            written[name] = quantize_blocks(array, layout)
+            written[name] = self._nearest(array, layout)
             return written[name]
 
         def emit(found: RoundedWeights) -> Model:
@@ -233,22 +236,27 @@ class SchemeWriter:
         exclude = {**asked, **{n: why for n, why in kept.items() if n not in convolutions}}
         if self.config.scheme == "weight-only":
             layout = WeightFormat(
-                bits=cast(Literal[2, 4, 8], self.config.bits),
+                bits=self.config.bits,
                 block=self.config.block,
                 symmetric=self.config.weights_symmetric,
                 portable=form == "qdq",
-                kernels=self.kernels,
-                widths=cast(dict[str, Literal[2, 4, 8]], self.overrides.widths()),
+                kernels=self.kernels and not self.config.block_quantizer().floats,
+                widths=self.overrides.widths(),
+                offsets=self.config.block_quantizer().offsets,
             )
             found = self.refined if refined is None else refined
             if quantize_weight is None:
-                quantize_weight = found.quantize
+                quantize_weight = partial(found.quantize, self._nearest)
             add_to_biases(model, found.shifts)
             return emit_weight_only(model, layout, quantize_weight=quantize_weight, exclude=exclude)
         tried = [n for n in convolutions if self.convolutions and n not in kept]
         per_channel = self.config.weights == "per-channel"
         shape = DynamicForm(per_channel=per_channel, convolutions=tried)
         return emit_dynamic(model, shape, quantize_weight=self._quantize_weight, exclude=exclude)
+
+    def _nearest(self, array: AnyArray, layout: BlockFormat) -> QTensor:
+        """Return a weight in blocks, by the method of its width."""
+        return self.config.block_quantizer(layout.qtype.bits).quantize(array, layout)
 
     def _quantize_weight(self, node: str, w: np.ndarray, axis: int, symmetric: bool) -> QTensor:
         settings, qtype = self.overrides.weight(node), QType.parse(self.target.weight)

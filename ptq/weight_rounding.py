@@ -19,12 +19,16 @@ from ptq.graph.types import Model
 from ptq.graph.weight_layers import WeightLayer, find_weight_layers, tap_layers, with_weights
 from ptq.numerics.affine import QParams, QTensor, per_element
 from ptq.numerics.arrays import F32, F64, AnyArray
-from ptq.numerics.blocks import BlockFormat, quantize_blocks
+from ptq.numerics.block_tensor import keeps_scales, offset_of, spread, with_codes
+from ptq.numerics.blocks import BlockFormat
 from ptq.numerics.gptq import Grid
 from ptq.numerics.solutions import DAMPINGS, Solution
 from ptq.rounders import Rounder, Task
 from ptq.runtime.grams import grams
 from ptq.stats.gram import Gram
+
+#: How a weight is quantized to nearest.
+QuantizeWeight = Callable[[AnyArray, BlockFormat], QTensor]
 
 #: How many times the network is run on the feeds at most. Each time the layers that have as many
 #: others before them are rounded, so that all read what those before make of their input.
@@ -49,12 +53,14 @@ class RoundedWeights:
     weights: Mapping[str, QTensor]
     shifts: Mapping[str, F64]
 
-    def quantize(self, name: str, array: AnyArray, layout: BlockFormat) -> QTensor:
+    def quantize(
+        self, nearest: QuantizeWeight, name: str, array: AnyArray, layout: BlockFormat
+    ) -> QTensor:
         """Return a weight as it was found if it is written in such blocks, else to nearest."""
         found = self.weights.get(name)
         if found is not None and _is_written(found, array, layout):
             return found
-        return quantize_blocks(array, layout)
+        return nearest(array, layout)
 
 
 class WeightRounder:
@@ -156,8 +162,8 @@ class WeightRounder:
 
 def _is_written(tensor: QTensor, array: AnyArray, layout: BlockFormat) -> bool:
     params = tensor.qparams
-    blocks = params.axis, params.block_size, params.qtype
-    alike = blocks == (layout.axis, layout.block_size, layout.qtype)
+    blocks = params.axis, params.block_size, tensor.bits
+    alike = blocks == (layout.axis, layout.block_size, layout.qtype.bits)
     return alike and tensor.codes.shape == array.shape
 
 
@@ -192,9 +198,9 @@ def _rounded(
     w = _problem_rows(layer, layer.array).astype(np.float64)
     nearest = Solution(
         _problem_rows(layer, written.codes.reshape(layer.array.shape)).astype(np.float64),
-        _grid(layer, written.qparams),
+        _grid(layer, written),
     )
-    block = _block(layer, written.qparams)
+    block = None if keeps_scales(written) else _block(layer, written.qparams)
     tried = {
         (damping, polished): found
         for damping in DAMPINGS
@@ -223,17 +229,23 @@ def _values(tensor: QTensor, layer: WeightLayer) -> F32:
     return tensor.dequantize().reshape(layer.array.shape)
 
 
-def _grid(layer: WeightLayer, params: QParams) -> Grid:
+def _grid(layer: WeightLayer, written: QTensor) -> Grid:
+    params = written.qparams
     matrix = _matrix_shape(layer, params)
+    scale, zero_point = (p.astype(np.float64) for p in per_element(params, matrix))
+    if (offset := offset_of(written)) is not None:
+        # s (q - z) + m is s (q - (z - m / s)): a zero point that is no integer
+        zero_point = zero_point - spread(offset, params, matrix) / scale
     scale, zero_point = (
-        _problem_rows(layer, np.broadcast_to(p, matrix).reshape(layer.array.shape)).astype(
-            np.float64
-        )
-        for p in per_element(params, matrix)
+        _problem_rows(layer, np.broadcast_to(p, matrix).reshape(layer.array.shape))
+        for p in (scale, zero_point)
     )
     bound = np.empty((0, layer.columns), np.int64)
-    qtype = params.qtype
-    return Grid(scale, zero_point, qtype.qmin, qtype.qmax, bound, qtype.qmax)
+    qtype, levels = params.qtype, None
+    if written.levels is not None:  # one table for all blocks
+        table = written.levels.reshape(-1, written.levels.shape[-1])[0].astype(np.float64)
+        levels = np.broadcast_to(table, (*scale.shape[:2], len(table)))
+    return Grid(scale, zero_point, qtype.qmin, qtype.qmax, bound, qtype.qmax, levels)
 
 
 def _matrix_shape(layer: WeightLayer, params: QParams) -> tuple[int, int]:
@@ -259,5 +271,4 @@ def _as_written(layer: WeightLayer, codes: F64, scale: F64, old: QTensor) -> QTe
 
     starts = np.arange(params.scale.shape[params.axis]) * params.block_size
     scales = np.take(matrix(scale), starts, axis=params.axis).astype(np.float32)
-    found = QParams(scales, params.zero_point, params.qtype, params.axis, params.block_size)
-    return QTensor(np.ascontiguousarray(matrix(codes)).astype(old.codes.dtype), found)
+    return with_codes(old, np.ascontiguousarray(matrix(codes)).astype(old.codes.dtype), scales)

@@ -91,8 +91,8 @@ def test_a_config_cannot_be_changed():
 
 def test_few_bits_are_for_weights_alone():
     assert QuantizeConfig(scheme="weight-only", bits=2).bits == 2
-    with pytest.raises(ConfigError, match="use 8 or 4 or 2"):
-        QuantizeConfig(scheme="weight-only", bits=3)
+    with pytest.raises(ConfigError, match="use 8 or 6 or 5 or 4 or 3 or 2"):
+        QuantizeConfig(scheme="weight-only", bits=7)
 
 
 @pytest.mark.parametrize("place", [(), ("auto", "conv*"), ("all", "auto")])
@@ -126,7 +126,7 @@ def test_an_override_that_changes_nothing_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("scheme", "bits"), [("static", 16), ("dynamic", 2), ("weight-only", 3), ("auto", 4)]
+    ("scheme", "bits"), [("static", 16), ("dynamic", 2), ("weight-only", 7), ("auto", 4)]
 )
 def test_an_override_cannot_have_bits_that_the_scheme_lacks(scheme, bits):
     overrides = (Override(match="a*", bits=bits),)
@@ -185,3 +185,36 @@ def test_few_bits_of_activations_are_static_and_of_onnxruntime():
     for bits in (1, 9):
         with pytest.raises(ConfigError, match="activation_bits"):
             QuantizeConfig(activation_bits=bits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight_method": "bwn"}, "unknown block quantizer 'bwn'; choose one of: fp8, hqq"),
+        ({"weight_method": "nf4", "bits": 8}, "block quantizer 'nf4' has 4 bits, not 8"),
+        ({"weight_method": "mxint8:p=2", "bits": 8}, "unknown option"),
+        ({"weight_method": "hqq", "weights_symmetric": False}, "hqq has offsets of its own"),
+        ({"weight_method": "nf4", "weights_symmetric": False}, "nf4 has no zero points"),
+        ({"weight_method": "fp8", "bits": 8, "rounding": "gptq"}, "fp8 stores floats"),
+        ({"weight_method": "kquant", "rounding": "adaround"}, "use --rounding gptq"),
+    ],
+)
+def test_what_a_block_quantizer_cannot_do_is_refused(settings, message):
+    config = QuantizeConfig(scheme="weight-only", **{"bits": 4, **settings})
+    with pytest.raises(ConfigError, match=message):
+        config.require_known()
+
+
+def test_the_methods_of_weights_are_those_of_the_scheme():
+    config = QuantizeConfig(scheme="weight-only", weight_method="hqq", bits=4)
+    config.require_known()
+    assert config.block_quantizer().name == "hqq"
+    assert config.block_quantizer(8).name == "hqq"
+    assert QuantizeConfig(scheme="weight-only").block_quantizer().name == "mse"
+    with pytest.raises(ConfigError, match="unknown weight quantizer 'hqq'"):
+        QuantizeConfig(weight_method="hqq").require_known()
+    nf4 = QuantizeConfig(scheme="weight-only", weight_method="nf4", bits=4)
+    assert nf4.block_quantizer(8).name == "mse"  # layers of another width have the default
+    # what `auto` tries
+    assert QuantizeConfig(weight_method="percentile").with_scheme("weight-only").weight_method == ""
+    assert nf4.with_scheme("weight-only").weight_method == "nf4"

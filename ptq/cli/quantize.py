@@ -58,7 +58,7 @@ _MADE_FROM = {
     metavar="N|W4A4|mixed",
     default=8,
     show_default=True,
-    help="Width of the weights: 8 to 1 with --scheme static, 8, 4 and 2 with weight-only. With "
+    help="Width of the weights: 8 to 1 with --scheme static, 8 and 6 to 2 with weight-only. With "
     "--scheme static also of what layers read, W4A4, or W4A8 if it is 8; kernels are those of 8. "
     "'mixed' gives each layer its own, within --max-size, --mean-bits or --min-sqnr.",
 )
@@ -161,9 +161,9 @@ _MADE_FROM = {
     "--weight-range",
     metavar="METHOD",
     default="",
-    help="Weight quantizer; `ptq methods` lists them, with their widths. Options follow a colon. "
-    "First and last layers, of another width, have the default.  [minmax; mse below 8 bits; qcode "
-    "with --calib qcode]",
+    help="Weight quantizer, with --scheme weight-only block quantizer; `ptq methods` lists them. "
+    "Options follow a colon. First and last layers, of another width, have the default.  [minmax; "
+    "mse below 8 bits and with weight-only; qcode with --calib qcode]",
 )
 @click.option(
     "--symmetric/--asymmetric",

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from ptq.graph.block_weights import BlockWeights, QuantizeBlocks, WeightFormat
-from ptq.graph.passes.edit import Array, is_op, only_user
+from ptq.graph.block_offsets import BlockSums, moved_rows
+from ptq.graph.block_weights import BlockWeights, QuantizeBlocks, WeightFormat, kernel_bits
+from ptq.graph.passes.edit import Array, is_op, only_user, take_over
 from ptq.graph.scheme import (
     Fates,
     Linear,
@@ -74,6 +75,7 @@ class _Emitter:
         self.fates = Fates(model, exclude)
         self.writer = GraphWriter(model)
         self.weights = BlockWeights(self.writer, form, quantize_weight)
+        self.sums = BlockSums(self.writer)
         self.constants = float_constants(model)  # before there are constants of ours
 
     def use_kernels(self) -> None:
@@ -83,6 +85,8 @@ class _Emitter:
                 linear = linear_of(node)
                 if isinstance(linear, str):
                     self.fates.stays_float(node, linear)
+                elif self.form.offsets and not _has_blocks(linear):
+                    continue  # there are no sums of its blocks to be had: it is unpacked
                 elif not self.form.portable:
                     self._matmul_nbits(node, linear)
                 elif self.form.of(node).bits > 2 and not _read_inside_and_out(node):
@@ -102,7 +106,8 @@ class _Emitter:
         if bias is None and (found := _added_row(node, linear)):
             bias, add = found if not self.fates.excluded(found[1]) else (None, None)
         row = linear.row(bias)
-        inputs = [linear.x, *self.weights.nbits(node, linear)]
+        *parts, offset = self.weights.nbits(node, linear)
+        inputs = [linear.x, *parts]
         if bias is not None and row is not None:
             assert node.graph is not None
             inputs += [None, self.writer.vector(node.graph, bias, row)]
@@ -111,7 +116,7 @@ class _Emitter:
         attributes = {
             "K": linear.array.shape[linear.inner],
             "N": linear.channels,
-            "bits": self.form.of(node).bits,
+            "bits": kernel_bits(self.weights.product(node, linear)),
             "block_size": self.form.block,
             "accuracy_level": self.form.accuracy_level,
         }
@@ -119,22 +124,27 @@ class _Emitter:
         [result] = self.writer.insert_node(
             node, "MatMulNBits", inputs, (f"{name}/product",), attributes, domain=CONTRIB
         )
+        heir = None if offset is None else result.producer()
+        if offset is not None:
+            rest = self._rest(node, linear, offset)
+            result = self.writer.insert(node, "Add", [result, rest], f"{name}/moved")
         if bias is not None and row is None:
             result = self.writer.insert(node, "Add", [result, bias], f"{name}/sum")
         self.fates.becomes_integer(node, linear.weight.name, symmetric=self.form.symmetric)
         if add is None:
-            self.writer.replace(node, [result])
+            self.writer.replace(node, [result], heir)
         else:
             self.fates.becomes_integer(add, None)
-            self.writer.replace(add, [result])
-            self.writer.remove(node, result.producer())
+            self.writer.replace(add, [result], heir)
+            self.writer.remove(node, heir or result.producer())
 
     def _behind_dequantize(self, node: ir.Node, linear: Linear) -> None:
         """Put the weight behind a DequantizeLinear with blocks along the first axis.
 
         In this form onnxruntime makes a MatMulNBits of it.
         """
-        parts = [part for part in self.weights.columns(node, linear) if part is not None]
+        *found, offset = self.weights.columns(node, linear)
+        parts = [part for part in found if part is not None]
         attributes = {"axis": 0, "block_size": self.form.block}
         # one for each reader: onnxruntime fuses none that is read twice
         columns = self.writer.insert(
@@ -142,20 +152,42 @@ class _Emitter:
         )
         node.replace_input_with(1, columns)
         node.attributes.pop("transB", None)
+        if offset is not None:
+            self._move(node, self._rest(node, linear, offset))
         self.fates.becomes_integer(node, linear.weight.name, symmetric=self.form.symmetric)
+
+    def _rest(self, node: ir.Node, linear: Linear, offset: ir.Value) -> ir.Value:
+        """Return what the offsets of the blocks of a weight give."""
+        length = linear.array.shape[linear.inner]
+        return self.sums.product(node, linear.x, offset, length, self.form.block)
+
+    def _move(self, node: ir.Node, rest: ir.Value) -> None:
+        """Add something to what a product puts out, which keeps its name."""
+        [old] = node.outputs
+        [moved] = self.writer.insert_node(node, "Add", [rest, rest], (f"{label(old.name)}/moved",))
+        add = moved.producer()
+        assert add is not None and node.graph is not None
+        node.graph.remove(add)
+        node.graph.insert_after(node, add)
+        take_over(old, moved)
+        old.name = self.writer.fresh(f"{label(moved.name)}/product")
+        add.replace_input_with(0, old)
 
     # -- tables ---------------------------------------------------------------------------------
 
     def _gather(self, node: ir.Node, table: Array) -> None:
         weight, indices = node.inputs[0], node.inputs[1]
         assert weight is not None
-        bits = self.form.of(node).bits
-        if bits == 2 and (self.form.portable or table.shape[1] % 4):
+        form = self.form.of(node)
+        if form.bits == 2 and (self.form.portable or table.shape[1] % 4):
             # the kernel would put out the codes that fill up the last byte, too
             return
+        rank = None if indices is None or indices.shape is None else len(indices.shape)
+        if self.form.offsets and (rank is None or table.shape[1] % self.form.block):
+            return  # there are no whole blocks that offsets could be added to: it is unpacked
         name, block, heir = label(node.outputs[0].name), self.form.block, None
         if self.form.portable:
-            parts = self.weights.portable_table(node, weight, table)
+            *parts, offset = self.weights.portable_table(node, weight, table)
             rows = [
                 self.writer.insert(node, "Gather", [part, indices], f"{name}/{what}")
                 for part, what in zip(parts, ("codes", "scale", "zero_point"), strict=True)
@@ -165,13 +197,20 @@ class _Emitter:
             attributes = {"axis": -1, "block_size": block}
             result = self.writer.insert(node, "DequantizeLinear", rows, f"{name}/rows", attributes)
         else:
-            codes, *others = self.weights.kernel_table(node, weight, table)
+            codes, *others, offset = self.weights.kernel_table(node, weight, table)
             inputs = [codes, indices, *(part for part in others if part is not None)]
             attributes = {"block_size": block, "gather_axis": 0, "quantize_axis": 1}
-            attributes["bits"] = bits
+            attributes["bits"] = kernel_bits(
+                self.weights.quantized(weight, node, table, form.along(1))
+            )
             [result] = self.writer.insert_node(
                 node, "GatherBlockQuantized", inputs, (f"{name}/rows",), attributes, domain=CONTRIB
             )
+        if offset is not None:
+            assert rank is not None
+            heir = heir or result.producer()
+            blocks = table.shape[1] // block, block
+            result = moved_rows(self.writer, node, result, offset, rank=rank, blocks=blocks)
         self.fates.becomes_integer(node, weight.name, symmetric=self.form.symmetric)
         self.writer.replace(node, [result], heir)
 
@@ -186,6 +225,11 @@ class _Emitter:
             return self.weights.quantized(value, None, rows, layout)
 
         unpack_constants(self.writer, self.fates, self.constants, quantize)
+
+
+def _has_blocks(linear: Linear) -> bool:
+    """Whether it is known how to cut what a product reads into blocks."""
+    return linear.x.shape is not None
 
 
 def _read_inside_and_out(node: ir.Node) -> bool:

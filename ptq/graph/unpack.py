@@ -8,15 +8,18 @@ onnxruntime executes at every run, the operator that reads the weight is as fast
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from ptq.graph.passes.edit import Array, is_op
 from ptq.graph.scheme import Fates, weight_readers
+from ptq.graph.stored_codes import StoredCodes
 from ptq.graph.writer import GraphWriter, array_of, label
 from ptq.numerics.affine import QTensor
-from ptq.numerics.blocks import BlockFormat, pack
+from ptq.numerics.block_tensor import FloatTensor, Stored, offset_of
+from ptq.numerics.blocks import BlockFormat
 from ptq.numerics.qtype import QType
 
 #: How the rows of a weight that a node reads are quantized: in blocks along axis 1.
@@ -48,7 +51,7 @@ def unpack_constants(
         tensor = quantize(value, first, array.reshape(shape))
         value.replace_all_uses_with(_Unpacking(writer, value).floats(array.shape, tensor))
         for node in readers:
-            fates.unpacks(node, value.name, bits=tensor.qparams.qtype.bits)
+            fates.unpacks(node, value.name, bits=tensor.bits)
         count += 1
     return count
 
@@ -59,75 +62,70 @@ def even_blocks(length: int, qtype: QType, block: int, *, symmetric: bool) -> Bl
     return BlockFormat(qtype, 1, -(-length // count), symmetric)
 
 
-class _Unpacking:
+class _Unpacking(StoredCodes):
     """The nodes that unpack one weight; they come first in its graph."""
 
     def __init__(self, writer: GraphWriter, value: ir.Value) -> None:
         assert value.graph is not None
-        self.graph = value.graph
-        self.writer = writer
-        self.name = label(value.name)
-        self.first = self.graph[0]
+        super().__init__(writer, value.graph, label(value.name))
 
     def floats(self, shape: tuple[int, ...], rows: QTensor) -> ir.Value:
+        """Return the weight in its own shape.
+
+        Args:
+            shape: the one that readers expect.
+            rows: the weight as a matrix, its blocks along axis 1.
+        """
         params = rows.qparams
         assert params.block_size is not None
         height, width = rows.codes.shape
         size, count = params.block_size, params.scale.shape[1]
-        qtype, zero_point = params.qtype, np.asarray(params.zero_point, np.int16)
+        zero_point = np.asarray(params.zero_point, np.int16)
         codes = rows.codes.astype(np.int16)
         filled = np.concatenate(
             [codes, np.repeat(zero_point[:, -1:], count * size - width, axis=1)], axis=1
         ).reshape(height, count, size)
-        symmetric = bool(np.all(zero_point == qtype.middle))
-        if symmetric and qtype.bits > 2:  # signed codes need no zero point
-            signed = QType(qtype.bits, signed=True)
-            result = self._cast(filled - qtype.middle, signed, "codes")
-        else:
-            result = self._cast(filled, qtype, "codes")
-            zero = self._zero_point(zero_point, qtype, symmetric=symmetric)
-            result = self._insert("Sub", [result, zero], "steps")
-        scale = self._constant("scale", params.scale[:, :, None])
-        result = self._insert("Mul", [result, scale], "scaled")
+        result = self._steps(filled, rows)
+        result = self.insert("Mul", [result, self._per_block(rows, "scale")], "scaled")
+        if offset_of(rows) is not None:
+            result = self.insert("Add", [result, self._per_block(rows, "offset")], "moved")
         if count * size != width:
-            result = self._reshape(result, (height, count * size), "rows")
-            bounds = [self._ints(n, [i]) for n, i in (("start", 0), ("end", width), ("axis", 1))]
-            result = self._insert("Slice", [result, *bounds], "cut")
-        return self._reshape(result, shape, "unpacked")
+            result = self.reshape(result, (height, count * size), "rows")
+            bounds = [self.ints(n, [i]) for n, i in (("start", 0), ("end", width), ("axis", 1))]
+            result = self.insert("Slice", [result, *bounds], "cut")
+        return self.reshape(result, shape, "unpacked")
+
+    def _steps(self, filled: Array, rows: QTensor) -> ir.Value:
+        """Return the weight in steps of its scales, shape ``(rows, blocks, weights)``."""
+        qtype, zero_point = rows.qparams.qtype, np.asarray(rows.qparams.zero_point, np.int16)
+        if isinstance(rows, FloatTensor):
+            floats = filled.astype(np.uint8).view(ir.DataType[rows.form.upper()].numpy())
+            stored = self.constant("codes", floats)
+            return self.insert("Cast", [stored], "codes_float", to=int(ir.DataType.FLOAT))
+        if rows.levels is not None:
+            table = rows.levels.reshape(-1, rows.levels.shape[-1])[0]
+            index = np.searchsorted(table, filled).astype(np.uint8)
+            return self.looked_up(index, rows.bits, table.astype(np.float32))
+        symmetric = bool(np.all(zero_point == qtype.middle))
+        whole = qtype.bits in (4, 8)
+        if symmetric and whole:  # signed codes need no zero point
+            signed = QType(qtype.bits, signed=True)
+            return self.cast(filled - qtype.middle, signed, "codes")
+        result = self.numbers(filled, qtype.bits, "codes", ir.DataType.FLOAT)
+        zero = self._zero_point(zero_point, qtype, symmetric=symmetric)
+        return self.insert("Sub", [result, zero], "steps")
+
+    def _per_block(self, rows: QTensor, what: Literal["scale", "offset"]) -> ir.Value:
+        numbers = rows.qparams.scale if what == "scale" else offset_of(rows)
+        assert numbers is not None
+        stored: Stored = getattr(rows, f"stored_{what}", None)
+        if stored is None:
+            return self.constant(what, numbers[:, :, None])
+        found = self.scales(numbers, stored, what)
+        return self.reshape(found, (*numbers.shape, 1), f"{what}_each")
 
     def _zero_point(self, zero_point: Array, qtype: QType, *, symmetric: bool) -> ir.Value:
         if symmetric:
-            return self._constant("zero_point", np.array(qtype.middle, np.float32))
-        return self._cast(zero_point[:, :, None], qtype, "zero_point")
-
-    def _cast(self, codes: Array, qtype: QType, name: str) -> ir.Value:
-        """Return integers as floats; they are stored in as many bits as the grid has."""
-        if qtype.bits != 2:
-            stored = self.writer.constant(self.graph, f"{self.name}/{name}", codes, qtype)
-        else:  # types of 2 bits come with opset 25, so that bytes are cut up
-            packed = pack(codes.astype(np.uint8).reshape(-1), 2)[:, None]
-            shifts = self._constant("shifts", np.arange(0, 8, 2, dtype=np.uint8))
-            mask = self._constant("mask", np.array(3, np.uint8))
-            stored = self._constant(f"{name}_packed", packed)
-            stored = self._insert("BitShift", [stored, shifts], "shifted", direction="RIGHT")
-            stored = self._insert("BitwiseAnd", [stored, mask], "masked")
-            if packed.size * 4 != codes.size:
-                stored = self._reshape(stored, (-1,), "flat")
-                bounds = [self._ints("start", [0]), self._ints("end", [codes.size])]
-                stored = self._insert("Slice", [stored, *bounds], "used")
-            stored = self._reshape(stored, codes.shape, f"{name}_unpacked")
-        return self._insert("Cast", [stored], f"{name}_float", to=int(ir.DataType.FLOAT))
-
-    def _reshape(self, value: ir.Value, shape: tuple[int, ...], name: str) -> ir.Value:
-        return self._insert("Reshape", [value, self._ints("shape", shape)], name)
-
-    def _insert(
-        self, op_type: str, inputs: list[ir.Value], name: str, **attributes: int | str
-    ) -> ir.Value:
-        return self.writer.insert(self.first, op_type, inputs, f"{self.name}/{name}", attributes)
-
-    def _ints(self, name: str, numbers: tuple[int, ...] | list[int]) -> ir.Value:
-        return self._constant(name, np.array(numbers, np.int64))
-
-    def _constant(self, name: str, array: Array) -> ir.Value:
-        return self.writer.constant(self.graph, f"{self.name}/{name}", array)
+            return self.constant("zero_point", np.array(qtype.middle, np.float32))
+        each = zero_point[:, :, None]
+        return self.numbers(each, qtype.bits, "zero_point", ir.DataType.FLOAT)

@@ -17,7 +17,7 @@ from ptq.numerics.qtype import QType
 _SHRINKS = {4: np.linspace(0.7, 1.0, 6), 3: np.linspace(0.5, 1.0, 9), 2: np.linspace(0.3, 1.0, 15)}
 
 #: Weights worked on together, so that intermediate results stay in the cache.
-_CHUNK = 1 << 17
+CHUNK = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,13 @@ def quantize_blocks(w: AnyArray, layout: BlockFormat) -> QTensor:
     Raises:
         CalibrationError: a weight is NaN or infinite.
     """
-    weight = np.asarray(w, np.float32)
-    if not np.all(np.isfinite(weight)):
-        raise CalibrationError("takes a NaN or infinite value; repair or retrain the model")
+    weight = finite(w)
     axis = layout.axis % weight.ndim
     rows = np.moveaxis(weight, axis, -1)
     count, size = layout.counted(rows.shape[-1]), layout.block_size
     # zeros fill up the last block: they are in every range, and are rounded without error
-    filled = [(0, 0)] * (rows.ndim - 1) + [(0, count * size - rows.shape[-1])]
-    blocks = np.pad(rows, filled).reshape(-1, size)
-    chunk = max(1, _CHUNK // size)
+    blocks = filled_blocks(rows, size).reshape(-1, size)
+    chunk = max(1, CHUNK // size)
     parts = [_best(blocks[i : i + chunk], layout) for i in range(0, len(blocks), chunk)]
     shape = (*rows.shape[:-1], count)
 
@@ -80,6 +77,25 @@ def quantize_blocks(w: AnyArray, layout: BlockFormat) -> QTensor:
     zero_point = arranged([p.zero_point for p in parts], layout.qtype.storage)
     params = QParams(scale, zero_point, layout.qtype, axis, size)
     return QTensor(quantize(weight, params), params)
+
+
+def finite(w: AnyArray) -> F32:
+    """Return a weight as float32.
+
+    Raises:
+        CalibrationError: a weight is NaN or infinite.
+    """
+    weight = np.asarray(w, np.float32)
+    if not np.all(np.isfinite(weight)):
+        raise CalibrationError("takes a NaN or infinite value; repair or retrain the model")
+    return weight
+
+
+def filled_blocks(rows: AnyArray, size: int) -> AnyArray:
+    """Return the blocks along the last axis, ``(..., blocks, size)``; zeros fill up the last."""
+    length = rows.shape[-1]
+    missing = [(0, 0)] * (rows.ndim - 1) + [(0, -length % size)]
+    return np.pad(rows, missing).reshape(*rows.shape[:-1], -(-length // size), size)
 
 
 def _best(blocks: F32, layout: BlockFormat) -> QParams:

@@ -8,11 +8,12 @@ import msgspec
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
-    """One range method, weight quantizer, metric or training method.
+    """One range method, weight quantizer, block quantizer, metric or training method.
 
     Attributes:
         name: what `--calib`, `--weight-method`, `--rounding`, `--metric` or `--fine-tune` takes.
-        kind: ``activation range``, ``weight quantizer``, ``rounding``, ``metric`` or ``training``.
+        kind: ``activation range``, ``weight quantizer``, ``block quantizer``, ``rounding``,
+            ``metric`` or ``training``.
         title: one line.
         paper: where it comes from; empty for what no paper introduced.
         good_for: when to take it; empty where nothing is said.
@@ -34,6 +35,7 @@ def all_methods(training: Mapping[str, type[msgspec.Struct]]) -> list[Method]:
     Args:
         training: the training methods, which are of a layer above.
     """
+    from ptq.block_methods import BLOCK_METHODS
     from ptq.calib import solvers
     from ptq.metrics import metrics
     from ptq.rounders import ROUNDERS
@@ -42,6 +44,7 @@ def all_methods(training: Mapping[str, type[msgspec.Struct]]) -> list[Method]:
     return [
         *_methods("activation range", solvers()),
         *_methods("weight quantizer", weight_quantizers()),
+        *_methods("block quantizer", BLOCK_METHODS.methods()),
         *_methods("rounding", ROUNDERS.methods()),
         *_methods("metric", metrics()),
         *_methods("training", training),
@@ -66,6 +69,7 @@ def _methods(kind: str, found: Mapping[str, type[msgspec.Struct]]) -> list[Metho
 _KINDS = {
     "activation range": "activation range methods (--calib)",
     "weight quantizer": "weight quantizers (--weight-method)",
+    "block quantizer": "block quantizers (--weight-method with --scheme weight-only)",
     "rounding": "rounding methods (--rounding), beside nearest, adaround, brecq and qdrop",
     "metric": "metrics (ptq check --metric), or your own as package.module:function",
     "training": "training methods (--fine-tune)",

@@ -453,7 +453,7 @@ def test_a_weight_that_is_not_finite_is_named(text):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"bits": 3}, "weights of 3 bits"),
+        ({"bits": 7}, "weights of 7 bits"),
         ({"block": 48}, "a block of 48 weights"),
         ({"block": 8}, "a block of 8 weights"),
         ({"accuracy_level": 2}, "accuracy level 2"),
