@@ -246,7 +246,7 @@ class SchemeWriter:
             )
             found = self.refined if refined is None else refined
             if quantize_weight is None:
-                quantize_weight = partial(found.quantize, self._nearest)
+                quantize_weight = partial(found.quantize, nearest=self._nearest)
             add_to_biases(model, found.shifts)
             return emit_weight_only(model, layout, quantize_weight=quantize_weight, exclude=exclude)
         tried = [n for n in convolutions if self.convolutions and n not in kept]

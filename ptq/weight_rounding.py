@@ -20,7 +20,7 @@ from ptq.graph.weight_layers import WeightLayer, find_weight_layers, tap_layers,
 from ptq.numerics.affine import QParams, QTensor, per_element
 from ptq.numerics.arrays import F32, F64, AnyArray
 from ptq.numerics.block_tensor import keeps_scales, offset_of, spread, with_codes
-from ptq.numerics.blocks import BlockFormat
+from ptq.numerics.blocks import BlockFormat, quantize_blocks
 from ptq.numerics.gptq import Grid
 from ptq.numerics.solutions import DAMPINGS, Solution
 from ptq.rounders import Rounder, Task
@@ -54,7 +54,11 @@ class RoundedWeights:
     shifts: Mapping[str, F64]
 
     def quantize(
-        self, nearest: QuantizeWeight, name: str, array: AnyArray, layout: BlockFormat
+        self,
+        name: str,
+        array: AnyArray,
+        layout: BlockFormat,
+        nearest: QuantizeWeight = quantize_blocks,
     ) -> QTensor:
         """Return a weight as it was found if it is written in such blocks, else to nearest."""
         found = self.weights.get(name)

@@ -188,11 +188,10 @@ def test_another_layout_is_rounded_to_nearest():
     form = WeightFormat(bits=4)
     tensor = quantize_blocks(array * 2, form.along(0))
     found = RoundedWeights({"w": tensor}, {})
-    assert found.quantize(quantize_blocks, "w", array, form.along(0)) is tensor
+    assert found.quantize("w", array, form.along(0)) is tensor
     for layout in (form.along(1), WeightFormat(bits=2).along(0), WeightFormat(block=16).along(0)):
         np.testing.assert_array_equal(
-            found.quantize(quantize_blocks, "w", array, layout).codes,
-            quantize_blocks(array, layout).codes,
+            found.quantize("w", array, layout).codes, quantize_blocks(array, layout).codes
         )
 
 
