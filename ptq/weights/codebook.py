@@ -67,7 +67,7 @@ class CodebookQuantizer(WeightQuantizer, frozen=True):
         rows = as_rows(weight, axis)
         found = self.codebook(rows, qtype.bits)
         if found.scale is None:
-            counts = _counts(found.index, found.levels.shape[1])
+            counts = counts_of(found.index, found.levels.shape[1])
             scale, codes = snapped(found.levels, counts)
         else:
             scale = np.maximum(found.scale, np.finfo(np.float32).tiny).astype(np.float32)
@@ -81,7 +81,7 @@ class CodebookQuantizer(WeightQuantizer, frozen=True):
         return QTensor(_as_weight(written, weight, axis), params, levels, free)
 
 
-def _counts(index: AnyArray, levels: int) -> F64:
+def counts_of(index: AnyArray, levels: int) -> F64:
     """Return how often each row has each level, and a little, so that none is without."""
     rows = np.arange(len(index))[:, None]
     flat = np.bincount((index + rows * levels).reshape(-1), minlength=len(index) * levels)

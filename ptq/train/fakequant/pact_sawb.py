@@ -11,16 +11,12 @@ from ptq.train.fakequant.base import Faked, WeightStart
 from ptq.train.fakequant.channels import LEAST
 from ptq.train.fakequant.pact import Pact
 from ptq.train.straight_through import straight_through, without_gradient
+from ptq.weights.sawb import COEFFICIENTS, bound_of_least_error
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ptq.train.tape import Tape
-
-
-#: c1 and c2 by bits, of levels without 0: IBM's fms-model-optimizer, to which a regression over
-#: six families of distributions agrees within 6 %.
-COEFFICIENTS = {2: (3.12, -2.064), 3: (7.509, -6.892), 4: (12.68, -12.80), 5: (17.74, -18.64)}
 
 
 class PactSawb(Pact, frozen=True, kw_only=True, tag="pact-sawb"):
@@ -75,18 +71,7 @@ def _bound(tape: Tape, w: ir.Value, start: WeightStart) -> ir.Value:
     fitted = tape.op("Add", tape.op("Mul", root, c1), tape.op("Mul", mean, c2))
     fitted = tape.op("Min", fitted, tape.op("ReduceMax", size, keepdims=0))
     least = np.float32(LEAST * float(np.max(start.scale)))
-    searched = max(_of_least_error(start.array, 2**start.qtype.bits - 1), least)
+    weights, steps = start.array.astype(np.float64).reshape(-1), 2**start.qtype.bits - 1
+    searched = max(np.float32(bound_of_least_error(weights, steps)), least)
     found = tape.op("Where", tape.op("Less", fitted, mean), np.asarray(searched), fitted)
     return tape.op("Max", found, np.asarray(least))
-
-
-def _of_least_error(w: np.ndarray, top: int) -> np.float32:
-    """Return the bound with the least squared error of 100, evenly spaced up to the maximum."""
-    weights = w.astype(np.float64).ravel()
-    best, least = 0.0, np.inf
-    for bound in np.linspace(0.0, np.max(np.abs(weights)), 101)[1:]:
-        if bound > 0:
-            level = np.rint((np.clip(weights / bound, -1, 1) / 2 + 0.5) * top)
-            error = float(np.sum((weights - bound * (2 * level / top - 1)) ** 2))
-            best, least = (bound, error) if error < least else (best, least)
-    return np.float32(best)
