@@ -118,6 +118,7 @@ class Findings:
             refinements=self.refinements,
             protection=self.protection,
             weight_bits=dict(sorted(self.emitted.widths.items(), reverse=True)),
+            weight_coding=self.emitted.coding,
             data_free=self.data_free,
         )
 

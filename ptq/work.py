@@ -42,6 +42,7 @@ from ptq.inputs import Inputs
 from ptq.looked_at import LookedAt, first_feeds
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F64
+from ptq.numerics.coding import coding_of
 from ptq.numerics.qtype import QType
 from ptq.overrides import Overrides
 from ptq.place.costs import regions_of
@@ -238,7 +239,10 @@ class Work:
         with self.stages.stage("check"):
             check_file(path)
             coverage = measure_coverage(path, [s.name for s in sites.sites])
-        emitted = replace(emitted, tensors={})  # they are in the file; several versions may be kept
+        narrow = min(emitted.widths, default=8) < 8
+        coding = coding_of(emitted.tensors.values()) if narrow else None
+        # tensors are in the file, and several versions may be kept
+        emitted = replace(emitted, tensors={}, coding=coding)
         return Version(kept, plan, emitted, coverage, regions_of(sites), variants)
 
     def narrow(self, model: Model, emitted: Emitted) -> None:

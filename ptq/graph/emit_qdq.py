@@ -25,6 +25,7 @@ from ptq.graph.site_weights import QuantizeWeight
 from ptq.graph.sum_before_norm import sum_before_norm
 from ptq.graph.writer import label
 from ptq.numerics.affine import QTensor
+from ptq.numerics.coding import Coding
 from ptq.plan import Plan
 
 __all__ = ["Emitted", "KnownWeights", "QuantizeWeight", "emit_qdq"]
@@ -44,6 +45,7 @@ class Emitted:
         scales: the initializer that holds the scale, by quantized activation but constants.
         tensors: the weights in codes, by name.
         widths: how many numbers the weights have, by their bits.
+        coding: how far an entropy coder would go with the weights, where that was asked.
     """
 
     weights: int
@@ -53,6 +55,7 @@ class Emitted:
     scales: dict[str, str]
     tensors: Mapping[str, QTensor] = field(default_factory=dict)
     widths: Mapping[int, int] = field(default_factory=dict)
+    coding: Coding | None = None
 
 
 def emit_qdq(  # noqa: PLR0913 - a graph, what to write into it, and how

@@ -13,6 +13,7 @@ from ptq.config import QuantizeConfig
 from ptq.errors import ConfigError
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
+from ptq.numerics.coding import Coding
 from ptq.report.comparison import LayerError
 from ptq.report.data_free import DataFree
 from ptq.report.histograms import Histograms
@@ -170,6 +171,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         refinements: what ``--weight-method seqmse``, ``--rounding gptq`` and ``--bias-correct``
             did, in this order.
         weight_bits: how many numbers the weights of the static scheme have, by their bits.
+        weight_coding: how far an entropy coder would go with weights of fewer than 8 bits, the
+            others of the model included; ``None`` if all have 8.
         data_free: what ranges rest on with ``--data-free``; ``None`` if there was data.
         schema: version of this format.
     """
@@ -208,6 +211,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     protection: Protection | None = None
     refinements: tuple[Refinement, ...] = ()
     weight_bits: dict[int, int] = {}
+    weight_coding: Coding | None = None
     data_free: DataFree | None = None
     schema: int = SCHEMA
 

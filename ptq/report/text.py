@@ -9,7 +9,7 @@ from ptq.report.layers import coverage_lines
 from ptq.report.placement import placement_line
 from ptq.report.report import Report
 from ptq.report.table import aligned, megabytes
-from ptq.report.widths import activations_line, quantized_title, widths_line
+from ptq.report.widths import activations_line, coding_line, quantized_title, widths_line
 
 
 def result_table(report: Report) -> str:
@@ -22,6 +22,8 @@ def result_table(report: Report) -> str:
         lines.append(line)
     if line := widths_line(report.weight_bits):
         lines.append(line)
+    if report.weight_coding is not None:
+        lines.append(coding_line(report.weight_coding))
     if line := activations_line(report.tensors):
         lines.append(line)
     if report.data_free is not None:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ptq.config import FULL_BITS
+from ptq.numerics.coding import Coding
 from ptq.numerics.qtype import QType
+from ptq.report.table import megabytes
 
 if TYPE_CHECKING:
     from ptq.report.report import Report, TensorInfo
@@ -52,3 +54,12 @@ def widths_line(weight_bits: dict[int, int]) -> str:
         for bits, count in sorted(weight_bits.items(), reverse=True)
     )
     return f"weights have {mean:.2f} bits on average: {shares}"
+
+
+def coding_line(coding: Coding) -> str:
+    """Return how far an entropy coder would go with the weights."""
+    zeros = coding.zeros / max(coding.weights, 1)
+    return (
+        f"an entropy coder would need {coding.entropy_bits:.2f} bits a weight, Huffman's "
+        f"{megabytes(coding.huffman_bytes)} for all; {zeros:.1%} of weights are 0"
+    )

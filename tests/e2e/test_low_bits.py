@@ -86,6 +86,19 @@ def test_the_table_says_what_the_columns_are(quantized):
     report = quantized(**FOUR, options=FEW).report
     assert result_table(report).split()[1] == "W4A8"
     assert "weights have 4." in result_table(report)
+    assert "an entropy coder would need" in result_table(report)
+
+
+def test_what_a_coder_could_spare_is_said_of_few_bits_only(quantized):
+    assert quantized(place=("all",), options=FEW).report.weight_coding is None
+    pruned = {"weight_method": "kmeans:prune=0.5", "edge_bits": 4}
+    report = quantized(**FOUR, **pruned, options=FEW).report
+    coding = report.weight_coding
+    assert coding.weights == sum(report.weight_bits.values())
+    # A channel of 9 weights has 4 of them pruned; one symbol of half the weights takes a bit off.
+    assert 0.4 < coding.zeros / coding.weights < 0.6
+    assert coding.entropy_bits < 3
+    assert ptq.Report.from_json(report.to_json(), "").weight_coding == coding
 
 
 def test_other_runtimes_get_the_codes_in_int8(quantized):
