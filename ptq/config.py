@@ -358,7 +358,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """
         from ptq.targets import load_target
 
-        self.solver()
+        if self.data_free and self.solver().runs_network:
+            raise ConfigError(
+                f"--data-free and --calib {self.calib} exclude each other: it runs the network on "
+                "data; use --calib minmax or mse"
+            )
         method = self.weight_quantizer()
         method.require_width(self.bits)
         if self.scheme == "weight-only":

@@ -12,6 +12,7 @@ from ptq.calib import Range, Solver, parse_method
 from ptq.calib.auto import AutoSolver
 from ptq.calib.lapq import LapqSolver
 from ptq.calib.lp import LpSolver
+from ptq.calib.pact import PactSolver
 from ptq.data import Dataset, Feed
 from ptq.data.dataset import evenly_spaced
 from ptq.numerics.arrays import F64
@@ -20,6 +21,7 @@ from ptq.plan import Decision
 from ptq.plan.make import RangeChoice, decide
 from ptq.plan.request import Request
 from ptq.report.ranges import RangeCandidate, RangeSearch
+from ptq.search.coordinate import search_coordinates
 from ptq.search.lapq import NORMS, method_of, search_lapq
 from ptq.search.ranges import RangeResult, search_ranges
 from ptq.stats.base import TensorStats
@@ -106,7 +108,7 @@ class Turned(Solver, frozen=True):
     """The ranges of a method that is known already, times a factor."""
 
     solver: Solver
-    by: LpSolver
+    by: LpSolver | PactSolver
 
     def solve(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Range:
         """Return the range."""
@@ -168,7 +170,14 @@ class Candidates:
         solver = parse_method(method)
         if isinstance(solver, LpSolver) and solver.factor != 1.0:
             return Turned(solver=self._choice(method_of(solver.norm)).solver, by=solver)
+        if isinstance(solver, PactSolver) and solver.factor != 1.0:
+            return Turned(solver=self._choice(clipped_by(1.0)).solver, by=solver)
         return solver
+
+
+def clipped_by(factor: float) -> str:
+    """Return the range method of PACT, with alpha times a factor."""
+    return "pact" if factor == 1.0 else f"pact:factor={factor:.4g}"
 
 
 def search(
@@ -190,6 +199,15 @@ def search(
             trials=solver.trials,
             on_trial=on_trial,
         )
+    if isinstance(solver, PactSolver):
+        return search_coordinates(
+            clipped_by,
+            list(candidates.ranges(clipped_by(solver.factor))),
+            candidates.measure,
+            samples=samples,
+            trials=solver.trials,
+            on_trial=on_trial,
+        )
     assert isinstance(solver, AutoSolver), f"no search is known for {solver}"
     return search_ranges(
         CANDIDATES,
@@ -203,6 +221,8 @@ def search(
 
 def measurements(solver: Solver) -> int:
     """Return about how many measurements its search takes, for a progress bar."""
+    if isinstance(solver, PactSolver):
+        return 1 + solver.trials
     tried = NORMS if isinstance(solver, LapqSolver) else CANDIDATES
     return len(tried) + int(getattr(solver, "trials", 0))
 

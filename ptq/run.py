@@ -168,7 +168,7 @@ class Run:
                 *self.inputs.notices(),
                 *self._changes(),
                 *self.said,
-                *(self.static.notices() if self.static else ()),
+                *(self.static.notices(version.plan) if self.static else ()),
             ),
             data_free=self.static.data_free() if self.static is not None else None,
             range_search=self.static.range_search if self.static is not None else None,

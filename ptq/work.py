@@ -54,7 +54,7 @@ from ptq.progress import Stages
 from ptq.ranging import Candidates, Part, Split, measurements, search, searched
 from ptq.refining import Refined, Refiner, Taken
 from ptq.report.data_free import DataFree
-from ptq.report.ranges import RangeSearch, range_line
+from ptq.report.ranges import RangeSearch, range_line, two_sided_line
 from ptq.rounding import Halves
 from ptq.runtime.coverage import measure_coverage
 from ptq.runtime.host import host_target
@@ -508,8 +508,11 @@ class Work:
     def _observer(self) -> ObserverSettings:
         return ObserverSettings(self.config.sample_size, self.config.ema_decay, self.threads)
 
-    def notices(self) -> tuple[str, ...]:
-        """Return how ranges were chosen, where a search chose them."""
+    def notices(self, plan: Plan) -> tuple[str, ...]:
+        """Return how ranges were chosen, where a search chose them or a paper has none."""
+        return *self._searched(), *two_sided_line(self.config.calib, plan, self.observed().stats)
+
+    def _searched(self) -> tuple[str, ...]:
         found = self.range_search
         if found is None:
             return ()

@@ -38,6 +38,9 @@ class AciqSolver(Solver, frozen=True, tag="aciq"):
         "Banner et al., Post training 4-bit quantization of convolutional networks for "
         "rapid-deployment, NeurIPS 2019, section 2 (ACIQ)"
     )
+    good_for: ClassVar[str] = (
+        "few bits from statistics of few samples; at 8 bits it clips too much on most networks"
+    )
 
     distribution: Literal["auto", "laplace", "gauss"] = "auto"
 

@@ -28,9 +28,13 @@ class AutoSolver(Solver, frozen=True, tag="auto"):
         "choice among the other methods by measurement; Nahshan et al., Loss Aware Post-training "
         "Quantization, Machine Learning 2021, for why the output is what counts"
     )
-    runs_network: ClassVar[bool] = True
-
+    good_for: ClassVar[str] = "8 bits, to have the method chosen by the output; takes twice as long"
     trials: Annotated[int, Meta(ge=0)] = 40
+
+    @property
+    def runs_network(self) -> bool:
+        """It does."""
+        return True
 
     def solve(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Range:
         """Return the range of `mse`: from the statistics of one tensor, no more can be told."""

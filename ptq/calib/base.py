@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import msgspec
 
+from ptq.calib.levels import Levels
 from ptq.errors import CalibrationError
 from ptq.numerics.qtype import QType
 from ptq.registry import Registry
@@ -49,20 +50,34 @@ class Solver(
     Attributes:
         title: the first line of the docstring.
         paper: where the method comes from.
+        good_for: when to take it, in a few words, as `ptq methods` says it.
+        two_sided: what it does with tensors of both signs, where its paper has none; else empty.
         power_of_two: whether every range is that of a signed grid of ``2^bits`` codes and a scale
             ``2^-n``; then `ptq.numerics.affine.exponent_of_range` gives ``n``.
-        runs_network: whether it stands for a search over the network's output, of which `solve`
-            is only the start; such a method is for a whole model.
     """
 
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    good_for: ClassVar[str] = ""
+    two_sided: ClassVar[str] = ""
     power_of_two: ClassVar[bool] = False
-    runs_network: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.title = (cls.__doc__ or "").partition("\n")[0]
+
+    @property
+    def runs_network(self) -> bool:
+        """Whether it stands for a search over the network's output.
+
+        `solve` is then only the start of it, and the method is for a whole model.
+        """
+        return False
+
+    @property
+    def uniform(self) -> bool:
+        """Whether values go to the nearest code of a uniform grid; else `levels` says where to."""
+        return True
 
     def solve(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Range:
         """Return the clipping range of an activation tensor.
@@ -79,6 +94,21 @@ class Solver(
             CalibrationError: the statistics are of no values.
         """
         raise NotImplementedError
+
+    def levels(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Levels | None:
+        """Return what values become where that is no uniform grid.
+
+        Asked for grids of fewer than 8 bits only, and of methods that are not `uniform`.
+
+        Args:
+            stats: what is known of the tensor.
+            qtype: the grid that the levels stand in place of: they are at most as many.
+            symmetric: as of `solve`.
+
+        Returns:
+            The levels, or ``None`` for the nearest code of the range that `solve` gives.
+        """
+        return None
 
 
 def data_range(stats: TensorStats) -> Range:

@@ -36,6 +36,9 @@ class CosineSolver(Solver, frozen=True, tag="cosine"):
     paper: ClassVar[str] = (
         "Wu et al., EasyQuant: Post-training Quantization via Scale Optimization, 2020, section 3"
     )
+    good_for: ClassVar[str] = (
+        "8 bits, as mse; no less than half of the extremes is kept, so not for few bits"
+    )
 
     steps: Annotated[int, Meta(ge=2, le=1000)] = 100
 

@@ -19,6 +19,9 @@ class EmaSolver(Solver, frozen=True, tag="ema"):
     paper: ClassVar[str] = (
         "Li et al., Fully Quantized Network for Object Detection, CVPR 2019, section 3.2"
     )
+    good_for: ClassVar[str] = (
+        "many shuffled samples, as in training (FQN); with few it is the range of the first"
+    )
 
     def solve(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Range:
         """Return the averages, with zero; symmetric, the larger of them either way."""

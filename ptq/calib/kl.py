@@ -54,6 +54,9 @@ class KlSolver(Solver, frozen=True, tag="kl"):
     """
 
     paper: ClassVar[str] = "Migacz, 8-bit Inference with TensorRT, NVIDIA GTC 2017"
+    good_for: ClassVar[str] = (
+        "8 bits in convolutional networks, the default there; not for transformers or few bits"
+    )
 
     bins: Annotated[int, Meta(ge=128, le=4096)] = 2048
     coverage: Annotated[float, Meta(gt=50.0, le=100.0)] = 99.99

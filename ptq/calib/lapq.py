@@ -29,9 +29,13 @@ class LapqSolver(Solver, frozen=True, tag="lapq"):
         "Nahshan et al., Loss Aware Post-training Quantization, Machine Learning 2021, "
         "algorithm 1; with the error of the outputs for the loss, which needs no labels"
     )
-    runs_network: ClassVar[bool] = True
-
+    good_for: ClassVar[str] = "4 bits, where all ranges together matter; little at 8"
     trials: Annotated[int, Meta(ge=0)] = 100
+
+    @property
+    def runs_network(self) -> bool:
+        """It does."""
+        return True
 
     def solve(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Range:
         """Return the range of `mse`: from the statistics of one tensor, no more can be told."""

@@ -27,6 +27,7 @@ class LpSolver(Solver, frozen=True, tag="lp"):
     paper: ClassVar[str] = (
         "Nahshan et al., Loss Aware Post-training Quantization, Machine Learning 2021, section 4.1"
     )
+    good_for: ClassVar[str] = "between mse and minmax; what lapq chooses among"
 
     norm: Annotated[float, Meta(ge=1.0, le=8.0)] = 2.4
     factor: Annotated[float, Meta(ge=0.05, le=8.0)] = 1.0

@@ -16,6 +16,9 @@ class MinMaxSolver(Solver, frozen=True, tag="minmax"):
         "Jacob et al., Quantization and Training of Neural Networks for Efficient "
         "Integer-Arithmetic-Only Inference, CVPR 2018"
     )
+    good_for: ClassVar[str] = (
+        "8 bits where outliers carry the meaning or values are bounded; not for few bits"
+    )
 
     def solve(self, stats: TensorStats, qtype: QType, *, symmetric: bool) -> Range:
         """Return ``min .. max``, with zero."""

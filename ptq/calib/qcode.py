@@ -35,6 +35,7 @@ class QCodeSolver(Solver, frozen=True, tag="qcode"):
         "Jain et al., Trained Quantization Thresholds for Accurate and Efficient Fixed-Point "
         "Inference of Deep Neural Networks, MLSys 2020 (power-of-two scales)"
     )
+    good_for: ClassVar[str] = "hardware that multiplies by shifts; costs up to half a bit elsewhere"
     power_of_two: ClassVar[bool] = True
 
     objective: Literal["mse", "kl"] = "mse"

@@ -21,6 +21,7 @@ class ScaleSolver(Solver, frozen=True, tag="scale"):
     """
 
     paper: ClassVar[str] = "folklore: threshold = k * max"
+    good_for: ClassVar[str] = "a baseline; ruins tensors that gather at their ends, as of Relu6"
 
     shrink: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.8
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
+from ptq.calib import parse_method
+from ptq.plan import Plan
 from ptq.report.decibels import decibels
+from ptq.stats.base import TensorStats
 
 
 class RangeCandidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +49,26 @@ class RangeSearch(msgspec.Struct, frozen=True, kw_only=True):
     held_out: bool
 
 
+def two_sided_line(calib: str, plan: Plan, stats: Mapping[str, TensorStats]) -> tuple[str, ...]:
+    """Return what a method for tensors of one sign did with others, as one line, or none.
+
+    Args:
+        calib: the method, as `--calib` takes it.
+        plan: what is quantized; tensors that share a scale count once.
+        stats: what was observed, by tensor.
+    """
+    done = parse_method(calib).two_sided
+    own = [t for t, d in plan.tensors.items() if d.observed == t and t in stats]
+    both = [t for t in own if stats[t].minmax.lo < 0 < stats[t].minmax.hi]
+    if not done or not both:
+        return ()
+    name = calib.partition(":")[0]
+    return (
+        f"--calib {name} is for tensors of one sign: {len(both)} of {len(own)} have both, and were "
+        f"{done}",
+    )
+
+
 def range_line(search: RangeSearch, calib: str = "auto") -> str:
     """Return what was chosen, as one line.
 
@@ -61,7 +86,7 @@ def range_line(search: RangeSearch, calib: str = "auto") -> str:
     others = "; ".join(f"{name} {db}" for name, db in got.items() if name != search.chosen)
     line = (
         f"--calib {calib} chose {search.chosen}: {got[search.chosen]} on {search.samples} {kind} "
-        f"samples ({others})"
+        f"samples{f' ({others})' if others else ''}"
     )
     if search.tensors:
         count = f"{len(search.tensors)} tensor{'s' if len(search.tensors) > 1 else ''}"

@@ -15,13 +15,11 @@ from ptq.weights import weight_quantizers
 def test_the_methods_are_the_files():
     wanted = {
         *("aciq", "auto", "cosine", "ema", "kl", "lapq", "lp", "minmax", "mse", "percentile"),
-        *("qcode", "scale"),
+        *("dorefa", "hwgq", "pact", "qcode", "scale", "wrpn"),
     }
     assert set(solvers()) == wanted
     assert list(solvers()) == sorted(wanted)
-    files = {path.stem for path in Path(weights.__file__).parent.glob("*.py")}
-    assert set(weight_quantizers()) < files
-    assert {"minmax", "mse", "seqmse", "bwn"} <= set(weight_quantizers())
+    assert set(weight_quantizers()) >= {"minmax", "percentile", "mse", "qcode", "seqmse"}
 
 
 def test_a_method_can_be_written_as_text():
@@ -40,7 +38,7 @@ def test_options_given_in_python_must_have_their_type():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("entropy", "unknown calibration method 'entropy'; choose one of: aciq, auto, cosine, ema"),
+        ("entropy", "unknown calibration method 'entropy'; choose one of: aciq, auto, cosine"),
         ("percentil", "did you mean 'percentile'"),
         ("", "unknown calibration method ''"),
         ("kl:bin=4", "option of the calibration method 'kl'.*'bin'.*did you mean 'bins'"),

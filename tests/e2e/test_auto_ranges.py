@@ -130,3 +130,15 @@ def test_lapq_chooses_a_norm_and_says_so(run):
     assert (search.samples, search.held_out) == (16, True)
     [notice] = [n for n in found.notices if "--calib lapq chose" in n]
     assert f"chose {search.chosen}: " in notice
+
+
+def test_pact_turns_single_ends_and_says_so(run):
+    config = ptq.QuantizeConfig(activation_bits=2, calib="pact:by=output,trials=30", place=("all",))
+    found = run(config=config, samples=32).report
+    search = found.range_search
+    assert (search.chosen, search.trials) == ("pact", 30)
+    assert all(m.startswith("pact:factor=") for m in search.tensors.values())
+    assert search.sqnr_db >= search.candidates[0].sqnr_db
+    assert any(n.startswith("--calib pact chose pact: ") for n in found.notices)
+    [notice] = [n for n in found.notices if "tensors of one sign" in n]
+    assert notice.endswith("were clipped at both ends")
