@@ -373,6 +373,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 f"{option} is for grids of even steps, and --weight-method {self.weight_method} "
                 "has levels of its own; leave one of them out, or use --rounding gptq"
             )
+        self._require_even_activations()
         self.rounding_method()
         if self.fine_tune:
             for widths in self.training_widths():
@@ -396,26 +397,19 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                     f"use {option} {fine}"
                 )
 
-    def _require_block_method(self) -> None:
-        """Refuse what a block quantizer cannot do.
+    def _require_even_activations(self) -> None:
+        """Refuse levels of activations where gradients need even steps."""
+        from ptq.calib import parse_method
 
-        Raises:
-            ConfigError: there is no such method, or it lacks the width, zero points or rounding.
-        """
-        method, option = self.block_quantizer(), f"--weight-method {self.weight_method}"
-        method.require_width(self.bits)
-        if not self.weights_symmetric and not method.zero_points:
-            own = "offsets of its own" if method.offsets else "no zero points"
-            raise ConfigError(f"{option} has {own}; leave --asymmetric-weights out")
-        if method.floats and self.rounding != "nearest":
+        if self.activation_bits == FULL_BITS or not (self.learns_rounding or self.fine_tune):
+            return
+        methods = [self.calib, *(o.calib for o in self.overrides if o.calib is not None)]
+        uneven = [method for method in methods if not parse_method(method).uniform]
+        if uneven:
+            option = f"--rounding {self.rounding}" if self.learns_rounding else "--fine-tune"
             raise ConfigError(
-                f"--rounding {self.rounding} is for integers, and {option} stores floats; leave "
-                "one of them out"
-            )
-        if self.learns_rounding and not method.zero_points:
-            raise ConfigError(
-                f"--rounding {self.rounding} is for grids of even steps about a zero point, which "
-                f"{option} does not have; leave one of them out, or use --rounding gptq"
+                f"{option} is for activations of even steps, and --calib {uneven[0]} has levels of "
+                "its own; use --calib mse, or --rounding gptq"
             )
 
     def at(self, target: str) -> QuantizeConfig:

@@ -172,6 +172,7 @@ class Findings:
                     observed_max=stats.minmax.hi if stats else None,
                     clip_share=decision.clip_share,
                     decode=decision.decode,
+                    levels=decision.values,
                 )
             )
         return tuple(rows)

@@ -1,7 +1,8 @@
-"""Clip on codes, where saturation does not do it already.
+"""Clip on codes, where saturation does not do it already, or look them up in a table.
 
 QuantizeLinear saturates at the ends of the type that holds the codes. A grid of fewer bits ends
-before, so that its codes are clipped whatever the range is.
+before, so that its codes are clipped whatever the range is. Where only some codes of the full grid
+are to be left, a table says what each becomes, and clipping is part of it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import onnx_ir as ir
 
 from ptq.graph.qdq_writer import QdqWriter
 from ptq.numerics.affine import QParams, quantize
+from ptq.numerics.arrays import AnyArray
 from ptq.numerics.qtype import QType
 from ptq.plan import Decision
+from ptq.plan.staircase import looked_up
 
 
 def clip_codes(
@@ -29,6 +32,8 @@ def clip_codes(
         bounds: the range.
         decision: what the codes stand for.
     """
+    if decision.starts:
+        return _looked_up(writer, codes, name, table(bounds, decision))
     if saturates(bounds, decision):
         return codes
     storage = QType.parse(decision.qtype).storage
@@ -38,6 +43,34 @@ def clip_codes(
     ]
     node = ir.node("Clip", [codes, *ends], name=writer.fresh(f"{name}/Clip"))
     return writer.place(node, f"{name}/clipped", codes.dtype, after=codes.producer())
+
+
+def table(bounds: tuple[float, float], decision: Decision) -> AnyArray:
+    """Return what each code of a container becomes, at its index; of negative ones, from the end.
+
+    Args:
+        bounds: the range that values are clipped to.
+        decision: one with codes to be looked up.
+    """
+    container = np.iinfo(QType.parse(decision.qtype).storage)
+    all_ = np.arange(container.min, container.max + 1)
+    clipped = np.clip(all_, *_range(bounds, decision))
+    found = looked_up(clipped, decision.levels, decision.starts)
+    return np.roll(found, container.min).astype(container.dtype)
+
+
+def _looked_up(writer: QdqWriter, codes: ir.Value, name: str, entries: AnyArray) -> ir.Value:
+    """Return the entries of a table at codes: Cast, because no index is of 8 bits, and Gather."""
+    held = writer.constant_of(f"{name}/table", entries)
+    cast = ir.node(
+        "Cast",
+        [codes],
+        attributes={"to": int(ir.DataType.INT32)},
+        name=writer.fresh(f"{name}/Cast"),
+    )
+    index = writer.place(cast, f"{name}/index", ir.DataType.INT32, after=codes.producer())
+    node = ir.node("Gather", [held, index], name=writer.fresh(f"{name}/Gather"))
+    return writer.place(node, f"{name}/looked_up", codes.dtype, after=cast)
 
 
 def saturates(bounds: tuple[float, float], decision: Decision) -> bool:

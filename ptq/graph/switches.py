@@ -8,6 +8,7 @@ what a QDQ graph means; integer kernels differ from it by float32 rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from ptq.graph.clip_codes import params_of
+from ptq.graph.clip_codes import params_of, table
 from ptq.graph.passes.edit import constant
 from ptq.graph.qdq_writer import QdqWriter
 from ptq.graph.save import to_bytes
@@ -23,6 +24,9 @@ from ptq.graph.site import Site, Sites, gate_name, gate_of, name_of
 from ptq.graph.writer import label
 from ptq.numerics.affine import QParams
 from ptq.plan import Decision, Plan
+
+#: The type of indices: none of Gather is of 8 bits.
+_INDEX = int(ir.DataType.INT32)
 
 #: Makes nodes of a branch, the last of which has its output.
 _Branch = Callable[[], Sequence[ir.Node]]
@@ -278,7 +282,9 @@ class _Builder:
         constants["step"] = np.asarray(decision.step, np.float32)
         container = np.iinfo(params.qtype.storage)
         clips = params.qtype.levels <= container.max - container.min
-        if clips:
+        if decision.starts:
+            constants["table"] = table((-math.inf, math.inf), decision)
+        elif clips:
             for end, code in (("lo", params.qtype.qmin), ("hi", params.qtype.qmax)):
                 constants[end] = np.asarray(code, params.qtype.storage)
         scale, zero_point, step, *ends = (
@@ -289,7 +295,12 @@ class _Builder:
         def nodes() -> Sequence[ir.Node]:
             made = [ir.node("QuantizeLinear", [value, scale, zero_point])]
             made[-1].outputs[0].name = self.writer.fresh("codes")
-            if clips:
+            if decision.starts:
+                made.append(ir.node("Cast", made[-1].outputs, attributes={"to": _INDEX}))
+                made[-1].outputs[0].name = self.writer.fresh("index")
+                made.append(ir.node("Gather", [*ends, made[-1].outputs[0]]))
+                made[-1].outputs[0].name = self.writer.fresh("looked_up")
+            elif clips:
                 made.append(ir.node("Clip", [made[-1].outputs[0], *ends]))
                 made[-1].outputs[0].name = self.writer.fresh("clipped")
             return [*made, ir.node("DequantizeLinear", [made[-1].outputs[0], step, zero_point])]

@@ -123,7 +123,8 @@ def named_codes(values: Mapping[str, ir.Value], tensor: str) -> tuple[str, CodeP
     """Return the codes that are called after a tensor, as we or onnxruntime's quantizer do it."""
     short = label(tensor)
     for name, scale in (
-        (f"{short}/clipped", f"{short}/scale"),  # by a Clip on what was written
+        (f"{short}/looked_up", f"{short}/scale"),  # in a table, after what was written
+        (f"{short}/clipped", f"{short}/scale"),  # by a Clip on it
         (f"{short}/quantized", f"{short}/scale"),
         (f"{tensor}_quantized", f"{tensor}_scale"),
     ):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 
 from ptq.calib import Range, Solver
+from ptq.calib.levels import Levels
 from ptq.errors import CalibrationError, PtqError
 from ptq.numerics.affine import (
     QParams,
@@ -20,11 +22,15 @@ from ptq.numerics.qtype import QType
 from ptq.plan.plan import Decision
 from ptq.plan.request import Request
 from ptq.plan.sources import GROWTH_LIMIT, Source, covering, grown, joined_sources
+from ptq.plan.staircase import coded
 from ptq.stats.base import TensorStats
 
 #: A concatenation is tied to one scale if that costs no part more than this factor in step size:
 #: equal scales make it a copy (measured 8.6 times faster, KERNELS section 2), one bit is the price.
 TIE_LIMIT = 2.0
+
+#: Of so many bits there are as many codes as the container has: there is nothing to choose.
+_FULL_BITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +72,21 @@ def decide(
 
 @dataclass(frozen=True, slots=True)
 class _Choices:
-    """The choice for all tensors but some, for those, and the bits of single ones."""
+    """The choice for all tensors but some, for those, and the bits of single ones.
+
+    Tensors with levels of their own have them on the grid of their container.
+    """
 
     common: RangeChoice
     others: Mapping[str, RangeChoice]
     bits: Mapping[str, int]
+    levels: dict[str, Levels] = field(default_factory=dict)
 
     def of(self, tensor: str) -> RangeChoice:
         choice = self.others.get(tensor, self.common)
         bits = self.bits.get(tensor, choice.qtype.bits)
+        if tensor in self.levels:
+            bits = 8 * choice.qtype.storage.itemsize
         if bits == choice.qtype.bits:
             return choice
         return replace(choice, qtype=replace(choice.qtype, bits=bits))
@@ -104,10 +116,17 @@ class _Making:
         for request in self.asked:
             if request.joins and request.tensor not in self.ranges:
                 _join(request, self.sources, self.ranges, self.choices)
-        return {
-            name: _decision(source, self.ranges, self.stats, self.choices.of(source.tensor))
-            for name, source in self.sources.items()
-        }
+        return {name: self._decision(name, source) for name, source in self.sources.items()}
+
+    def _decision(self, name: str, source: Source) -> Decision:
+        choice = self.choices.of(source.tensor)
+        made = _decision(source, self.ranges, self.stats, choice)
+        levels = self.choices.levels.get(source.tensor)
+        if levels is None:
+            return made
+        codes, starts = coded(levels, _params(self.ranges[source.tensor], choice))
+        own = starts if name == source.tensor else ()
+        return msgspec.structs.replace(made, levels=codes, starts=own)
 
     def _find_source(self, request: Request) -> None:
         name = request.tensor
@@ -118,8 +137,14 @@ class _Making:
                 return
         self.sources[name] = Source(name)
         if not request.joins and name not in self.ranges:
-            self.ranges[name] = _solve(request, self.stats, self.choices.of(name))
-            if request.constant is not None:
+            choice = self.choices.of(name)
+            levels = None if name in self.settled else _levels(request, self.stats, choice)
+            if levels is not None:
+                self.choices.levels[name] = levels
+                self.ranges[name] = Range(levels.lo, levels.hi)
+            else:
+                self.ranges[name] = _solve(request, self.stats, choice)
+            if request.constant is not None or levels is not None:
                 self.settled.add(name)
 
     def _has_zero(self, source: Source) -> bool:
@@ -152,6 +177,16 @@ def _solve(request: Request, stats: Mapping[str, TensorStats], choice: RangeChoi
         return choice.solver.solve(observed, choice.qtype, symmetric=choice.symmetric)
     except PtqError as error:
         raise CalibrationError(f"tensor '{request.observed}': {error}") from error
+
+
+def _levels(
+    request: Request, stats: Mapping[str, TensorStats], choice: RangeChoice
+) -> Levels | None:
+    """Return the levels of a tensor of few bits, where the method has some in place of a grid."""
+    observed = stats.get(request.observed or "")
+    if observed is None or choice.solver.uniform or choice.qtype.bits >= _FULL_BITS:
+        return None
+    return choice.solver.levels(observed, choice.qtype, symmetric=choice.symmetric)
 
 
 def _around(least: float, largest: float, choice: RangeChoice) -> Range:

@@ -10,6 +10,8 @@ from collections import Counter
 
 import msgspec
 
+from ptq.numerics.qtype import QType
+
 #: Raised whenever a field changes its meaning; a plan of another schema is refused.
 SCHEMA = 1
 
@@ -28,6 +30,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         observed: the tensor whose statistics were used; another one's where a scale is shared.
         decode: the float32 step that codes stand for, where it is not that with which they are
             made: quantization interval learning trains both (QIL, CVPR 2019). ``None`` where it is.
+        levels: the only codes that there may be, ascending; empty if all of the grid.
+        starts: the first code that becomes each level but the lowest; empty where codes are not
+            looked up, because there are no levels or because another tensor's codes are shared.
     """
 
     qtype: str
@@ -38,6 +43,20 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     clip_share: float
     observed: str
     decode: float | None = None
+    levels: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
+
+    @property
+    def bits(self) -> int:
+        """How many bits tell a code from the others that there may be."""
+        if self.levels:
+            return max(1, (len(self.levels) - 1).bit_length())
+        return QType.parse(self.qtype).bits
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """What the levels stand for."""
+        return tuple((code - self.zero_point) * self.step for code in self.levels)
 
     @property
     def step(self) -> float:

@@ -13,7 +13,7 @@ from ptq.config import QuantizeConfig
 from ptq.errors import ConfigError
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
-from ptq.numerics.coding import Coding
+from ptq.numerics.qtype import QType
 from ptq.report.comparison import LayerError
 from ptq.report.data_free import DataFree
 from ptq.report.histograms import Histograms
@@ -116,6 +116,7 @@ class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
         observed_max: largest.
         clip_share: share of the values outside the range, in 0..1.
         decode: the step that codes stand for, where it is not ``scale``.
+        levels: the only values that there are, ascending; empty if all of the grid.
     """
 
     name: str
@@ -128,6 +129,14 @@ class TensorInfo(msgspec.Struct, frozen=True, kw_only=True):
     observed_max: float | None
     clip_share: float
     decode: float | None = None
+    levels: tuple[float, ...] = ()
+
+    @property
+    def bits(self) -> int:
+        """How many bits tell a value from the others that there may be."""
+        if self.levels:
+            return max(1, (len(self.levels) - 1).bit_length())
+        return QType.parse(self.qtype).bits
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

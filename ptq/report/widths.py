@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ptq.config import FULL_BITS
-from ptq.numerics.coding import Coding
-from ptq.numerics.qtype import QType
-from ptq.report.table import megabytes
 
 if TYPE_CHECKING:
     from ptq.report.report import Report, TensorInfo
@@ -32,7 +29,7 @@ def activations_line(tensors: Sequence[TensorInfo]) -> str:
     Args:
         tensors: the quantized ones.
     """
-    found = Counter(QType.parse(t.qtype).bits for t in tensors)
+    found = Counter(t.bits for t in tensors)
     if set(found) <= {FULL_BITS}:
         return ""
     said = ", ".join(f"{count} at {bits}" for bits, count in sorted(found.items(), reverse=True))

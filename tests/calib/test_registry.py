@@ -15,7 +15,8 @@ from ptq.weights import weight_quantizers
 def test_the_methods_are_the_files():
     wanted = {
         *("aciq", "auto", "cosine", "ema", "kl", "lapq", "lp", "minmax", "mse", "percentile"),
-        *("dorefa", "hwgq", "pact", "qcode", "scale", "wrpn"),
+        *("dorefa", "hwgq", "lloyd", "log2", "lq", "pact", "qcode", "qil", "scale", "sparse"),
+        "wrpn",
     }
     assert set(solvers()) == wanted
     assert list(solvers()) == sorted(wanted)

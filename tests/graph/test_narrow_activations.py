@@ -1,9 +1,10 @@
-"""Activations of fewer than 8 bits, whose codes are clipped, and steps that are read as others.
+"""Activations of few bits, whose codes are clipped or looked up, and steps read as others.
 
 With power-of-two scales everything is exact: numpy, the graph as written, the one that onnxruntime
 fuses and our integer operators agree to the bit.
 """
 
+import math
 from dataclasses import replace
 
 import msgspec
@@ -12,7 +13,9 @@ import pytest
 from support.models import random_feed
 from support.nets import ORDINARY, Settings, check, quantize, run, simulate
 
+from ptq.graph.clip_codes import table
 from ptq.graph.emit_integer import fuse_integer
+from ptq.plan import Decision
 from ptq.plan.replace import with_decisions
 
 #: From ``t``, which a convolution puts out, to ``u``, which another one reads.
@@ -134,3 +137,63 @@ def test_a_multiple_of_codes_follows_with_the_same_factor():
     changed = decoding(plan, ["r"])
     before = plan.tensors["m"].scale / plan.tensors["r"].scale
     assert changed.tensors["m"].scale == pytest.approx(before * changed.tensors["r"].step, rel=1e-6)
+
+
+# -- codes that are looked up --------------------------------------------------------------------
+
+
+def looking_up(plan):
+    """Return the plan with four levels in place of the grids that are not shared, zero kept.
+
+    Those of neighbours need not be the same: all are about the zero point, which differs.
+    """
+    changed = {}
+    for tensor, d in plan.tensors.items():
+        if d.observed == tensor != "ones":  # constants are quantized beforehand
+            zero = d.zero_point
+            low = max(zero - 70, 0)
+            levels = (low, zero, zero + 30, zero + 90) if low < zero else (zero, zero + 30)
+            starts = (zero - 9, zero + 8, zero + 60) if low < zero else (zero + 8,)
+            d = msgspec.structs.replace(d, levels=levels, starts=starts)
+        else:
+            d = msgspec.structs.replace(d, levels=(0, 1))
+        changed[tensor] = d
+    return changed
+
+
+@BY_PATTERN
+def test_codes_that_are_looked_up_compute_what_the_plan_says(name):
+    quantized = quantize(pattern(name), decisions=looking_up(quantize(pattern(name)).plan))
+    assert [n for n in quantized.model.graph if n.op_type == "Gather"]
+    check_values(quantized)
+
+
+@BY_PATTERN
+def test_codes_that_are_looked_up_run_as_those_that_are_not(name):
+    plan = quantize(pattern(name), settings=ORDINARY).plan
+    wide = quantize(pattern(name), settings=ORDINARY).coverage()
+    found = quantize(pattern(name), settings=ORDINARY, decisions=looking_up(plan)).coverage()
+    assert found.unfused == ()
+    assert found.floating == wide.floating
+    assert found.conversions == wide.conversions
+
+
+def test_what_shares_codes_is_not_looked_up_again():
+    quantized = quantize(
+        pattern("max pool"), decisions=looking_up(quantize(pattern("max pool")).plan)
+    )
+    found = [n.outputs[0].name for n in quantized.model.graph if n.op_type == "Gather"]
+    assert len(found) == 3  # x, r and y
+    assert not any(name.startswith("u") for name in found)
+
+
+def test_negative_codes_are_looked_up_from_the_end():
+    decision = Decision(
+        qtype="int8", lo=-1, hi=1, scale=1 / 128, zero_point=0, clip_share=0, observed="t",
+        levels=(-100, 0, 50), starts=(-10, 20),
+    )  # fmt: skip
+    found = table((-math.inf, 0.25), decision)
+    codes = np.arange(-128, 128)
+    wanted = np.where(codes < -10, -100, np.where(np.minimum(codes, 32) < 20, 0, 50))
+    np.testing.assert_array_equal(found[codes], wanted)
+    assert found.dtype == np.int8

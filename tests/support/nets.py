@@ -269,7 +269,11 @@ def _fake(quantized: Quantized, value: ir.Value, array: np.ndarray) -> np.ndarra
     decision = quantized.plan.tensors[value.name]
     params = qparams(decision)
     read = replace(params, scale=np.asarray(decision.step, np.float32))
-    return dequantize(codes_of(array, params), read)
+    codes = codes_of(array, params)
+    if decision.starts:
+        levels = [decision.levels[sum(q >= s for s in decision.starts)] for q in range(256)]
+        codes = np.asarray(levels, codes.dtype)[codes]
+    return dequantize(codes, read)
 
 
 def _as_site_reads(
