@@ -53,7 +53,11 @@ def test_with_all_switches_off_the_model_is_the_float_model(name):
         np.testing.assert_array_equal(off, plain)
 
 
-@pytest.mark.parametrize("settings", [Settings(), ORDINARY], ids=["powers of two", "ordinary"])
+@pytest.mark.parametrize(
+    "settings",
+    [Settings(), ORDINARY, replace(ORDINARY, calib="lloyd", activation_bits=2)],
+    ids=["powers of two", "ordinary", "looked up"],
+)
 @pytest.mark.parametrize("name", NETS)
 def test_with_all_switches_on_it_is_the_quantized_model(name, settings):
     quantized = quantize(net(name), settings=settings)

@@ -46,7 +46,7 @@ def test_zero_stays_and_levels_are_half_a_step_off_at_most(given_levels):
 def test_all_that_is_positive_becomes_the_first_level():
     levels = Levels.of(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.5]))
     codes, starts = coded(levels, qparams_from_range(0.0, 2.0, UINT8, symmetric=False))
-    # 2 / 255 in float32 is a little more, so 1 is a little less than 127.5 of it; 1.5 lies after 191
+    # in float32 a step is a little more than 2 / 255: 1 is less than 127.5 of them
     assert codes == (0, 127, 255)
     assert starts == (1, 192)
 
