@@ -61,7 +61,9 @@ def notices_of(found: Findings, evaluation: DataInfo | None) -> Iterator[str]:
         yield f"onnxruntime runs in float what was to be integer: {names}"
     # a weight that several nodes share counts once
     forced = len({n.weight for n in found.plan.nodes if n.weight and n.weight_symmetric})
-    if not found.config.weights_symmetric and forced:
+    # weights with levels of their own have no zero points anywhere
+    uniform = found.config.weight_quantizer().uniform
+    if not found.config.weights_symmetric and uniform and forced:
         yield (
             f"{forced} depthwise convolutions kept symmetric weights: with zero points their "
             "kernel is 50 to 100 times slower"

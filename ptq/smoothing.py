@@ -57,12 +57,15 @@ class Rounding:
     def of(cls, config: QuantizeConfig) -> Rounding:
         """Return how these settings quantize; overrides are left out."""
         target, solver = load_target(config.target), config.solver()
+        weight, quantizer = QType.parse(target.weight), config.weight_quantizer()
+        if not quantizer.has_width(weight.bits):
+            quantizer = config.weight_quantizer(weight.bits)
         return cls(
             solver,
             QType.parse(target.activation),
             config.symmetric or target.activation_symmetric or solver.power_of_two,
-            config.weight_quantizer(),
-            QType.parse(target.weight),
+            quantizer,
+            weight,
             1 if config.weights == "per-channel" else None,
             config.weights_symmetric,
         )

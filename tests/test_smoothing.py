@@ -11,7 +11,8 @@ from support.models import parse, write
 
 import ptq
 from ptq.options import RunOptions
-from ptq.smoothing import smoothing
+from ptq.smoothing import Rounding, smoothing
+from ptq.weights import weight_quantizer
 
 POSITIVE = arrays(np.float64, 6, elements=st.floats(1e-3, 1e3))
 
@@ -43,6 +44,14 @@ def test_strength_0_makes_the_weights_even_and_1_the_tensor(sizes, weights):
     np.testing.assert_allclose(even, even[0])
     for strength in (0.3, 0.5, 0.8):
         assert np.log(smoothing(sizes, weights, strength)).mean() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_method_without_8_bits_leaves_trials_to_the_default():
+    # trials are on the grid of the target, whatever the width of the weights
+    few = ptq.QuantizeConfig(bits=4, weight_method="lq", target="generic-qdq")
+    assert Rounding.of(few).quantizer == weight_quantizer("minmax")
+    some = ptq.QuantizeConfig(bits=4, weight_method="percentile", target="generic-qdq")
+    assert Rounding.of(some).quantizer == weight_quantizer("percentile")
 
 
 def test_channels_without_values_or_weights_keep_their_scale():

@@ -36,6 +36,14 @@ def to_nearest(rows: F32, levels: F64, scale: F64 | None = None) -> Codebook:
     return Codebook(ascending, nearest_index(rows, ascending), scale)
 
 
+def in_order(levels: F64, index: AnyArray) -> Codebook:
+    """Return the codebook of levels in any order, shape ``(rows, levels)``, and indices into it."""
+    order = np.argsort(levels, axis=1, kind="stable")
+    rank = np.argsort(order, axis=1, kind="stable")
+    ascending = np.take_along_axis(levels, order, axis=1)
+    return Codebook(ascending, np.take_along_axis(rank, index, axis=1))
+
+
 class CodebookQuantizer(WeightQuantizer, frozen=True):
     """A weight quantizer that chooses levels for each channel, and one of them for each weight.
 
@@ -62,7 +70,13 @@ class CodebookQuantizer(WeightQuantizer, frozen=True):
         raise NotImplementedError
 
     def quantize(self, w: AnyArray, qtype: QType, *, axis: int | None, symmetric: bool) -> QTensor:
-        """Return the codes of a weight; see `WeightQuantizer.quantize`. Zero points are 0."""
+        """Return the codes of a weight; see `WeightQuantizer.quantize`. Zero points are 0.
+
+        Raises:
+            CalibrationError: a weight is NaN or infinite.
+            ConfigError: the method has no codes of this width.
+        """
+        self.require_width(qtype.bits)
         weight = finite(w)
         rows = as_rows(weight, axis)
         found = self.codebook(rows, qtype.bits)

@@ -45,7 +45,9 @@ def crowded(draw, *, methods=("minmax",), symmetric=(True,), per_channel=(True, 
     return w, tensor, orders_of(len(shape), axis, convolution=convolution)
 
 
-ANY = crowded(methods=sorted(weight_quantizers()), symmetric=(True, False))
+#: Those with levels of their own are kept from saturating by `ptq.numerics.levels.within`.
+UNIFORM = sorted(name for name, method in weight_quantizers().items() if method.uniform)
+ANY = crowded(methods=UNIFORM, symmetric=(True, False))
 
 
 def neighbours(channel, order):
