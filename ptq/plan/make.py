@@ -157,7 +157,7 @@ class _Making:
             return False
         chosen = self.ranges[source.tensor]
         step = float(_params(chosen, choice).scale)
-        wide = covering(chosen, source.zero)
+        wide = covering(chosen.lo, chosen.hi, source.zero)
         wanted = grown(wide, source.zero, float(_params(wide, choice).scale))
         if wanted is None or float(_params(wanted, choice).scale) > GROWTH_LIMIT * step:
             return False

@@ -42,13 +42,14 @@ class Source:
         """Return the range of the copy, given that of the source."""
         ends = (chosen.lo, chosen.hi)
         lo, hi = (end * self.factor + self.shift for end in ends)
-        return Range(lo, hi)
+        # where zero is the very end, it is there but for rounding
+        return covering(lo, hi, 0.0)
 
     def for_copy(self, wanted: Range) -> Range:
         """Return the range of the source that gives its copy this one."""
         ends = (wanted.lo, wanted.hi)
         lo, hi = ((end - self.shift) / self.factor for end in ends)
-        return Range(lo, hi)
+        return covering(lo, hi, 0.0)
 
 
 def joined_sources(requests: Iterable[Request]) -> set[str]:
@@ -80,6 +81,6 @@ def grown(chosen: Range, zero: float, step: float) -> Range | None:
     return Range(chosen.lo * growth, chosen.hi * growth)
 
 
-def covering(chosen: Range, value: float) -> Range:
-    """Return the range, enlarged if need be so that it holds a value."""
-    return Range(min(chosen.lo, value), max(chosen.hi, value))
+def covering(lo: float, hi: float, value: float) -> Range:
+    """Return a range of these ends, enlarged if need be so that it holds a value."""
+    return Range(min(lo, value), max(hi, value))

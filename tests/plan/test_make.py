@@ -3,7 +3,7 @@
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ptq.calib import Range, parse_method
@@ -224,6 +224,7 @@ def shifted(shift, choice=MINMAX, factor=1.0, **ends):
 
 @pytest.mark.parametrize("choice", [MINMAX, SYMMETRIC])
 @given(lo=st.floats(-9, -1), hi=st.floats(1, 9), shift=st.floats(-4, 4), factor=FACTORS)
+@example(lo=-1.5, hi=1.0, shift=1.625, factor=1.0)  # zero is the very end, but for rounding
 def test_a_sum_is_another_zero_point_or_has_a_scale_of_its_own(choice, lo, hi, shift, factor):
     found = shifted(shift * factor, choice, factor, a=(lo, hi))
     a, b = found["a"], found["b"]
