@@ -101,3 +101,8 @@ def test_weights_that_are_not_there_are_passed_over(digits, written):
     _, _, output = written("static")
     model = open_source(digits.model).model
     assert list(weight_ranges(model, output, ["nothing"], bits=8)) == []
+
+
+def test_of_weights_in_fewer_bits_than_int8_it_is_known_what_clips(written):
+    found, _, _ = written("static, 3 bits")
+    assert all(weight.clip_share is not None for weight in found)
