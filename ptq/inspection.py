@@ -125,13 +125,15 @@ def _at_home(config: QuantizeConfig) -> QuantizeConfig:
 def _sized(config: QuantizeConfig) -> QuantizeConfig:
     """Return settings that give the same size, the same for many: ranges change none, levels do."""
     place = config.placed_globs or (PLACE_ALL,)
+    method = _of_the_same_size(config, "")
     return msgspec.structs.replace(
-        _at_home(config),
-        calib="minmax",
-        weight_method="" if config.weight_quantizer().uniform else config.weight_method,
-        qcode_objective="mse",
-        place=place,
+        _at_home(config), calib="minmax", weight_method=method, qcode_objective="mse", place=place
     )
+
+
+def _of_the_same_size(config: QuantizeConfig, uniform: str) -> str:
+    """Return a weight quantizer: ``uniform``, unless the one asked for has levels of its own."""
+    return uniform if config.weight_quantizer().uniform else config.weight_method
 
 
 def predicted_bytes(source: Source, config: QuantizeConfig) -> int:
@@ -162,9 +164,9 @@ class _Unobserved(Work):
     """Static work on tensors that all have the same made-up values, to see how large it comes."""
 
     def __init__(self, source: Source, config: QuantizeConfig) -> None:
-        # ranges change numbers, and not how many there are; levels of their own are stored
-        method = "minmax" if config.weight_quantizer().uniform else config.weight_method
-        quick = {"calib": "minmax", "weight_method": method, "qcode_objective": "mse"}
+        # range methods change numbers, and not how many there are
+        quick = {"calib": "minmax", "qcode_objective": "mse"}
+        quick["weight_method"] = _of_the_same_size(config, "minmax")
         config = msgspec.structs.replace(config, **quick)
         super().__init__(source, Inputs(), config, Stages(), 1)
 
@@ -174,7 +176,7 @@ class _Unobserved(Work):
         emitted = self._emit(model, {}, self._plan(self._sites({}), {}))
         if self.config.formats[0] == "integer":
             fuse_integer(model)
-        self.narrow(model, emitted)
+        self._store(model, emitted)
         with tempfile.TemporaryDirectory(prefix="ptq-") as folder:
             path = Path(folder) / "model.onnx"
             save_model(model, path)

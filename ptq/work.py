@@ -230,7 +230,7 @@ class Work:
             held = tensors_held(model, values_by_name(self.source.model.graph))
             if form == "integer":
                 fuse_integer(model)
-            self.narrow(model, emitted)
+            self._store(model, emitted)
             write_map(model, held)
             recipe = self._recipe(form, PinnedPlacement.of(kept, variants))
             model.metadata_props[PROPERTY] = recipe.to_json()
@@ -245,8 +245,8 @@ class Work:
         emitted = replace(emitted, tensors={}, coding=coding)
         return Version(kept, plan, emitted, coverage, regions_of(sites), variants)
 
-    def narrow(self, model: Model, emitted: Emitted) -> None:
-        """Store weights in few bits, for a runtime that is known to widen them when it loads."""
+    def _store(self, model: Model, emitted: Emitted) -> None:
+        """Store weights in fewer bits than int8, for a runtime that is known to widen them."""
         if self.target.runtime == "onnxruntime" and min(emitted.widths, default=8) < 8:
             store_narrow(model)
 
