@@ -140,6 +140,19 @@ def test_many_small_weights_cost_less_together():
     assert len(to_bytes(together)) < len(to_bytes(wide))
 
 
+@pytest.mark.parametrize("bits", [2, 3])
+def test_large_constants_are_cut_between_weights(monkeypatch, bits):
+    monkeypatch.setattr("ptq.graph.store_narrow._MOST_NUMBERS", 12_000)
+    rng = np.random.default_rng(0)
+    # the third is larger than that by itself, and no multiple of what is unpacked together
+    weights = [uniform(rng, bits, (rows, 101)) for rows in (50, 60, 151, 40)]
+    model = model_of(*weights)
+    assert store_narrow(model) == 4
+    assert_read_back(model, weights)
+    largest = max(v.const_value.nbytes for v in model.graph.initializers.values())
+    assert largest <= 151 * 101 * 2 / 8 + 1
+
+
 def test_the_second_of_two_forms_of_levels_is_a_part_of_the_first():
     # 7 and 6 of the same levels: both of three bits, so that one table does
     rng = np.random.default_rng(0)
