@@ -82,9 +82,9 @@ class _Narrow:
         value: its codes, int8.
         numbers: in the shape of the codes, int8.
         bits: of each in two's complement, 1 to 8.
-        levels: the codes that numbers are indices of, if they are the same in all channels.
-        tables: the same for each channel, if they are not: ``(channels, levels)`` where channels
-            are the first axis of the codes, and ``(levels, channels)`` where they are the last.
+        levels: what numbers are indices of, the same for all channels: codes, or indices of tables.
+        tables: the codes of each channel, if they are not the same: ``(channels, levels)`` where
+            channels are the first axis, and ``(levels, channels)`` where they are the last.
         axis: of the tables, the one of the levels.
     """
 
@@ -97,9 +97,14 @@ class _Narrow:
     axis: int = 0
 
     @property
+    def packed(self) -> int:
+        """How many bytes the numbers take, without any nodes."""
+        return packed_bytes(self.numbers.size, self.bits, len(self.levels))
+
+    @property
     def size(self) -> int:
         """About how many bytes it takes, as a part of a constant or alone."""
-        bare = packed_bytes(self.numbers.size, self.bits) + _PART_BYTES
+        bare = self.packed + _PART_BYTES
         if self.tables is None:
             return bare
         return bare + self.tables.size + _LOOKUP_BYTES + int(self.numbers.size * _LEAST_GAIN)
@@ -149,7 +154,8 @@ def _by_channel(weight: _Narrow) -> Iterator[_Narrow]:
         present = np.zeros((len(index), 256), bool)
         np.put_along_axis(present, index, True, axis=1)
         levels = int(present.sum(axis=1).max())
-        if bits_for(levels) >= weight.bits:
+        bits = bits_for(levels)
+        if bits >= weight.bits:
             continue
         ranks = present.cumsum(axis=1, dtype=np.int16) - 1
         tables = np.zeros((len(index), levels), np.int8)
@@ -158,11 +164,14 @@ def _by_channel(weight: _Narrow) -> Iterator[_Narrow]:
         numbers = as_indices(np.take_along_axis(ranks, index, axis=1), levels)
         shape = (codes.shape[axis], *np.delete(codes.shape, axis))
         numbers = np.moveaxis(numbers.reshape(shape), 0, axis)
+        # numbers that stand for themselves by a table can be digits, which may take less
+        digits = packed_bytes(codes.size, bits, levels) < packed_bytes(codes.size, bits)
         first = axis == 0
         yield replace(
             weight,
             numbers=numbers,
-            bits=bits_for(levels),
+            bits=bits,
+            levels=tuple(as_indices(np.arange(levels), levels).tolist()) if digits else (),
             tables=tables if first else tables.T,
             axis=1 if first else 0,
         )
@@ -206,7 +215,7 @@ def _cut(group: list[_Narrow]) -> Iterator[list[_Narrow]]:
 def _size(group: list[_Narrow]) -> int:
     """Return about how many bytes weights take as one constant."""
     count, first = sum(form.numbers.size for form in group), group[0]
-    parts = sum(form.size - packed_bytes(form.numbers.size, form.bits) for form in group)
+    parts = sum(form.size - form.packed for form in group)
     return packed_bytes(count, first.bits, len(first.levels)) + parts + _GROUP_BYTES
 
 

@@ -115,6 +115,16 @@ def test_levels_of_each_channel_take_the_bits_of_their_indices(bits, shape, axis
     assert len(to_bytes(model)) <= codes.size * bits / 8 + tables + NODES
 
 
+@pytest.mark.parametrize(("levels", "bits"), [(3, 1.6), (5, 8 / 3), (6, 8 / 3)])
+@pytest.mark.parametrize(("shape", "axis"), [((64, 1001), 0), ((1001, 64), 1)])
+def test_indices_into_the_levels_of_each_channel_are_digits_too(levels, bits, shape, axis):
+    codes = of_levels(np.random.default_rng(levels), levels, shape, 64, axis)
+    model = model_of(codes)
+    assert store_narrow(model) == 1
+    assert_read_back(model, [codes])
+    assert len(to_bytes(model)) <= codes.size * bits / 8 + 64 * levels + NODES
+
+
 def test_weights_of_many_kinds_share_a_model():
     rng = np.random.default_rng(0)
     ternary = np.array([-1, 0, 1], np.int8)
