@@ -110,9 +110,10 @@ def print_storage(args: argparse.Namespace) -> None:
         for bits in range(8, 0, -1):
             print(folder.name, bits, file=sys.stderr)
             found[folder.name][bits] = measure_storage(folder, bits, args)
-            write_results(args.name, {"samples": args.samples}, {"models": found})
+            write_results(f"{args.name}_storage", {"samples": args.samples}, {"models": found})
     rows = [
-        (str(bits), *(_storage_cell(found[name][bits]) for name in found)) for bits in range(8, 0, -1)
+        (str(bits), *(_storage_cell(found[name][bits]) for name in found))
+        for bits in range(8, 0, -1)
     ]
     print("bits a weight in the file, its size in MB, time to load and to run beside int8\n")
     print(table(("bits", *found), rows))
