@@ -32,8 +32,8 @@ class AbcQuantizer(CodebookQuantizer, frozen=True, tag="abc"):
         "3.1 (ABC-Net; the weights)"
     )
     good_for: ClassVar[str] = (
-        "2 bits, where three bases at fixed shifts come near to lq; with more bits, the "
-        "shifts stay small"
+        "2 bits, where three bases at fixed shifts come near to lq; with more bits the shifts "
+        "stay small"
     )
     most_bits: ClassVar[int] = 4
 

@@ -11,7 +11,7 @@ from ptq.numerics.ordered import Ordered
 from ptq.weights.codebook import Codebook, CodebookQuantizer, to_nearest
 
 #: How much larger and smaller than by the rule the largest power may be.
-_OFFSETS = range(-3, 2)
+_OFFSETS = range(-5, 2)
 
 
 class PotQuantizer(CodebookQuantizer, frozen=True, tag="pot"):
@@ -32,7 +32,7 @@ class PotQuantizer(CodebookQuantizer, frozen=True, tag="pot"):
         "Weights, ICLR 2017, section 2.1 (INQ; the levels)"
     )
     good_for: ClassVar[str] = (
-        "products that are shifts, scales included; at a loss of 1 dB with 3 bits and 5 with 4"
+        "products that are shifts, scales included; with 3 bits at a loss of 3 to 7 dB"
     )
     least_bits: ClassVar[int] = 2
     most_bits: ClassVar[int] = 4

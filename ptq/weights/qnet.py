@@ -12,7 +12,7 @@ from ptq.numerics.ordered import Ordered
 from ptq.weights.codebook import Codebook, CodebookQuantizer, to_nearest
 
 #: Where gains are looked for: the largest level as shares of the largest weight.
-_SHARES = np.geomspace(0.15, 1.2, 16)
+_SHARES = np.geomspace(0.05, 1.2, 32)
 
 
 class QnetQuantizer(CodebookQuantizer, frozen=True, tag="qnet"):
@@ -21,7 +21,7 @@ class QnetQuantizer(CodebookQuantizer, frozen=True, tag="qnet"):
     The paper sums steps at trained places between fixed levels: ``{-1, 1}``, ``{-1, 0, 1}``,
     ``{-4, -2, -1, 0, 1, 2, 4}``, here with 1, 2 and 3 bits; with 4, up to 64. Without training, a
     step belongs midway between two levels, and levels and the gain ``<w, y> / <y, y>`` are fitted
-    by turns, from the best of 16 gains (from k-means in the paper).
+    by turns, from the best of 32 gains (from k-means in the paper).
 
     Attributes:
         levels: ``powers`` of two beside 0, or ``even`` steps, as in ``{-3, -2, -1, 0, 1, 2, 3}``.
@@ -29,7 +29,7 @@ class QnetQuantizer(CodebookQuantizer, frozen=True, tag="qnet"):
 
     paper: ClassVar[str] = "Yang et al., Quantization Networks, CVPR 2019, section 3 (the levels)"
     good_for: ClassVar[str] = (
-        "levels that are shifts, with a free gain: 3 bits as near to the weights as even steps"
+        "levels that are shifts, times a gain: with 3 bits as near to the weights as even steps"
     )
     most_bits: ClassVar[int] = 4
 

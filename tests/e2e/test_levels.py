@@ -25,11 +25,3 @@ def test_each_layer_has_the_width_and_the_method_that_is_said(made):
 def test_there_is_no_word_on_zero_points_that_no_weight_has(made):
     result = made(**LEVELS)
     assert not any("symmetric" in notice for notice in result.report.notices)
-
-
-def test_more_bits_of_levels_are_better(made):
-    few = made(**{**LEVELS, "overrides": (), "bits": 2}).report.accuracy.sqnr_db
-    more = made(**{**LEVELS, "overrides": ()}).report.accuracy.sqnr_db
-    # 2.4 and 18.9 dB when this was written; the float model is 60 times as large as this noise
-    assert more > 15
-    assert few < more - 10

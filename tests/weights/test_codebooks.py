@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -11,6 +11,9 @@ from ptq.numerics.qtype import QType
 from ptq.weights import weight_quantizer, weight_quantizers
 
 CODEBOOKS = {name: method for name, method in weight_quantizers().items() if not method.uniform}
+
+#: There are many methods.
+few = settings(max_examples=20)
 
 each = pytest.mark.parametrize("name", CODEBOOKS)
 
@@ -43,6 +46,7 @@ def rows(values, axis):
 
 
 @each
+@few
 @given(data=st.data())
 def test_each_channel_has_at_most_so_many_levels_and_they_are_named(name, data):
     w, axis, bits = data.draw(cases(name))
@@ -61,6 +65,7 @@ def test_each_channel_has_at_most_so_many_levels_and_they_are_named(name, data):
 
 
 @each
+@few
 @given(data=st.data(), power=st.integers(-20, 20))
 def test_a_power_of_two_scales_the_scale_and_keeps_the_codes(name, data, power):
     w, axis, bits = data.draw(cases(name))
