@@ -101,7 +101,7 @@ def round_by_admm(
     than ``start``. Costs two products of the weight with a square matrix an iteration.
 
     Reference: Leng et al., "Extremely Low Bit Neural Network: Squeeze the Last Bit Out with ADMM",
-    AAAI 2018, equations 9 to 13. Departs from it in that ``f`` is the error of the output of one
+    AAAI 2018. Departs from it in that ``f`` is the error of the output of one
     layer, which has a closed form, and not the loss of the network; and by the growing ``rho``.
 
     Args:

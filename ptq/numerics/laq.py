@@ -27,9 +27,9 @@ def fit_diagonal(w: F64, counts: F64, start: Solution, block: int) -> Solution:
     ``(sum d |w|)^2 / sum d``; binary ones have ``alpha = sum d |w| / sum d``. Of others, scales
     and nearest codes follow one another, which never makes the error larger.
 
-    Reference: Hou et al., "Loss-aware Binarization of Deep Networks", ICLR 2017, proposition 3.1;
-    Hou and Kwok, "Loss-aware Weight Quantization of Deep Networks", ICLR 2018, section 3.1 (exact
-    ternary) and 3.3. Departs from them in what weights count: the square of the input, and not
+    Reference: Hou et al., "Loss-aware Binarization of Deep Networks", ICLR 2017;
+    Hou and Kwok, "Loss-aware Weight Quantization of Deep Networks", ICLR 2018,
+    section 3. Departs from them in what weights count: the square of the input, and not
     second moments of gradients in training.
 
     Args:

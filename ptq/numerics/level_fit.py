@@ -29,8 +29,8 @@ def lloyd(w: F64, levels: F64, counts: F64) -> F64:
     ``sum d (w - c)^2`` of no row grows. A level of 0 stays, and one that no weight is next to.
 
     Reference: Han et al., "Deep Compression", ICLR 2016, section 3, where all count alike; the
-    weighting is that of Choi et al., "Towards the Limit of Network Quantization", ICLR 2017,
-    section 3.3, with the diagonal of the output's second derivatives.
+    weighting is that of Choi et al., "Towards the Limit of Network Quantization", ICLR 2017, by
+    the second derivatives of the error, here of the layer's output.
 
     Args:
         w: the weight, shape ``(groups, rows, columns)``.

@@ -23,7 +23,7 @@ def round_by_obq(w: F64, gram: F64, grid: Grid, *, damping: float) -> F64:
     Costs ``columns^3`` for each row.
 
     Reference: Frantar and Alistarh, "Optimal Brain Compression: A Framework for Accurate
-    Post-Training Quantization and Pruning", NeurIPS 2022, algorithm 3 and section 5.
+    Post-Training Quantization and Pruning", NeurIPS 2022, section 5.
 
     Args:
         w: the weight, shape ``(groups, rows, columns)``.

@@ -44,7 +44,7 @@ def round_by_prox(
     leave the nearest codes: it ends between the weights and these.
 
     Reference: Bai et al., "ProxQuant: Quantized Neural Networks via Proximal Operators",
-    ICLR 2019, algorithm 1, equations 8 and 10. Departs from it in that the loss is the error of
+    ICLR 2019, algorithm 1. Departs from it in that the loss is the error of
     the output of one layer, and the step is preconditioned, where the paper trains.
 
     Args:

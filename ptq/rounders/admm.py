@@ -28,7 +28,7 @@ class AdmmRounder(Rounder, frozen=True, tag="admm"):
 
     paper: ClassVar[str] = (
         "Leng et al., Extremely Low Bit Neural Network: Squeeze the Last Bit Out with ADMM, "
-        "AAAI 2018, equations 9 to 13"
+        "AAAI 2018"
     )
     good_for: ClassVar[str] = (
         "2 to 4 bits: best of the methods that keep uniform codes, at a multiple of gptq's time"

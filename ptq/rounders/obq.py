@@ -26,7 +26,7 @@ class ObqRounder(Rounder, frozen=True, tag="obq"):
 
     paper: ClassVar[str] = (
         "Frantar and Alistarh, Optimal Brain Compression: A Framework for Accurate Post-Training "
-        "Quantization and Pruning, NeurIPS 2022, algorithm 3"
+        "Quantization and Pruning, NeurIPS 2022, section 5"
     )
     good_for: ClassVar[str] = (
         "depthwise and small layers, of few inputs each; for others it is gptq"

@@ -39,7 +39,7 @@ class RefitRounder(Rounder, frozen=True, tag="refit"):
     paper: ClassVar[str] = (
         "least squares of the outputs for every level, as Wang et al., Two-Step Quantization, CVPR "
         "2018, section 3.3, have it for one scale; from k-means as in Choi et al., Towards the "
-        "Limit of Network Quantization, ICLR 2017, section 3.3"
+        "Limit of Network Quantization, ICLR 2017"
     )
     good_for: ClassVar[str] = (
         "codebooks of free levels (--weight-method kmeans) at 2 to 4 bits: best of all by far"

@@ -19,8 +19,8 @@ from ptq.rounders.base import Rounder, Task
 class TsqRounder(Rounder, frozen=True, tag="tsq"):
     """The scale of each row in closed form, and its codes one at a time, in turns.
 
-    ``min |y - alpha X q|^2`` over ``alpha = y^T X q / |X q|^2`` (equation 11) and over one code of
-    ``q`` at a time (equation 13), until nothing changes. What ``X`` holds is read in the quantized
+    ``min |y - alpha X q|^2`` over ``alpha = y^T X q / |X q|^2`` and over one code of ``q`` at a
+    time, until nothing changes. What ``X`` holds is read in the quantized
     network, so that it is ``Q(W) Q(X)`` that is fitted.
 
     Departs from the paper: any grid, not ternary codes alone; it starts from the nearest codes.
