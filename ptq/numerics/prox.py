@@ -62,7 +62,7 @@ def round_by_prox(
     kept = 1.0 - _STEP * basis.values / (basis.values + rho)
     drawn = origin
     for step in range(1, steps + 1):
-        x = basis.back(origin + (drawn - origin) * kept)
+        x = basis.back(origin + (drawn - origin) * kept).astype(np.float64)
         codes = nearest_codes(x, grid)
         values = grid.values(codes)
         best.take(Solution(codes, grid), basis.errors(basis.into(values) - origin))

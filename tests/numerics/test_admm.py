@@ -67,7 +67,7 @@ def test_no_row_is_worse_than_its_start_and_more_iterations_are_no_worse(seed):
         schedule = Schedule(iterations=iterations)
         found = round_by_admm(made.w, basis, made.nearest, made.block, schedule)
         after = output_errors(made.w, found.codes, found.grid, damped)
-        assert np.all(after <= before * (1 + 1e-9))
+        assert np.all(after <= before * (1 + 1e-4))  # of float32
         before = after
 
 
@@ -78,5 +78,7 @@ def test_the_basis_keeps_errors():
     start = made.nearest
     lost = basis.into(start.grid.values(start.codes) - made.w)
     want = Solution(start.codes, start.grid).errors(made.w, damped)
-    np.testing.assert_allclose(basis.errors(lost), want, rtol=1e-9)
-    np.testing.assert_allclose(basis.back(basis.into(made.w)), made.w, atol=1e-12)
+    # of float32, as shares of the largest eigenvalue
+    largest = np.linalg.eigvalsh(damped)[:, -1:]
+    np.testing.assert_allclose(basis.errors(lost) * largest, want, rtol=1e-4)
+    np.testing.assert_allclose(basis.back(basis.into(made.w)), made.w, atol=1e-5)

@@ -56,6 +56,6 @@ def test_no_row_is_worse_than_nearest_and_many_are_better(norm):
     damped = with_damping(made.moments, 0.01)
     found = round_by_prox(made.w, Eigenbasis.of(damped), made.nearest, 50, 0.3, norm)
     before, after = (s.errors(made.w, damped) for s in (made.nearest, found))
-    assert np.all(after <= before * (1 + 1e-9))
+    assert np.all(after <= before * (1 + 1e-4))  # of float32
     assert np.mean(after < 0.99 * before) > 0.25
     assert after.sum() < 0.8 * before.sum()
