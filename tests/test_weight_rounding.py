@@ -11,6 +11,7 @@ from ptq.errors import CalibrationError
 from ptq.graph.biases import add_to_biases
 from ptq.graph.emit_weight_only import WeightFormat, emit_weight_only
 from ptq.numerics.blocks import quantize_blocks
+from ptq.rounders import ROUNDERS
 from ptq.rounders.gptq import GptqRounder
 from ptq.weight_rounding import RoundedWeights, WeightRounder
 
@@ -80,6 +81,24 @@ def test_no_channel_gets_worse_on_the_data(name, bits, symmetric, kernels, tmp_p
     # all places are looked at, for they are few; sums are of float32
     assert np.all(after.sum(axis=1) <= before.sum(axis=1) * (1 + 1e-3) + 1e-9)
     assert after.sum() < 0.95 * before.sum()
+
+
+@pytest.mark.parametrize("method", ["admm", "cd", "elq", "laq", "obq", "prox", "refit", "tsq"])
+def test_every_method_rounds_blocks(method, tmp_path):
+    declared, layer = LAYERS["matmul"]
+    text = f"g (float[50, 40] x) => (float y) <{declared}> {{ {layer} }}"
+    made = Written(text, bits=2, block=16, symmetric=False, portable=True)
+    feed = {"x": inputs((50, 40))}
+    found = made.rounder(tmp_path).round(ROUNDERS.make(method, {}), [feed], biases=False)
+    wanted = values(made.model, feed)
+    before, after = (
+        np.square(values(m, feed) - wanted).sum(axis=0)
+        for m in (made.emitted(RoundedWeights({}, {}).quantize), made.emitted(found.quantize))
+    )
+    # all places are looked at, for they are few; sums are of float32
+    assert np.all(after <= before * (1 + 1e-3) + 1e-9)
+    if method != "laq":  # it does not see how inputs depend on one another
+        assert after.sum() < 0.95 * before.sum()
 
 
 def test_what_is_simulated_is_what_is_written(tmp_path):

@@ -34,7 +34,7 @@ class CdRounder(Rounder, frozen=True, tag="cd"):
         "Wang et al., Two-Step Quantization for Low-bit Neural Networks, CVPR 2018, section 3.3"
     )
     good_for: ClassVar[str] = (
-        "2 to 4 bits: by pairs of codes a little better than gptq, in twice its time; start=gptq"
+        "2 to 4 bits: somewhat better than gptq, for twice its time, by moving pairs of codes"
     )
     start: Literal["nearest", "gptq"] = "nearest"
     sweeps: Annotated[int, Meta(ge=1)] = 4

@@ -30,7 +30,9 @@ class ElqRounder(Rounder, frozen=True, tag="elq"):
         "Neural Networks, CVPR 2018, and of Zhou et al., Incremental Network Quantization, ICLR "
         "2017, in closed form for one layer"
     )
-    good_for: ClassVar[str] = "a baseline of incremental rounding; about as good as gptq, no better"
+    good_for: ClassVar[str] = (
+        "a baseline of incremental rounding: about as good as gptq, for more time"
+    )
     stages: Annotated[int, Meta(ge=1, le=16)] = 4
     order: Order = "loss"
 

@@ -30,7 +30,7 @@ class LaqRounder(Rounder, frozen=True, tag="laq"):
         "Weight Quantization of Deep Networks, ICLR 2018, section 3"
     )
     good_for: ClassVar[str] = (
-        "two or three levels, where only inputs' sizes are known; gptq sees how they depend"
+        "a baseline: hardly better than nearest, for inputs depend; gptq sees it"
     )
 
     def solutions(self, task: Task) -> Iterator[Solution]:

@@ -28,9 +28,7 @@ class ObqRounder(Rounder, frozen=True, tag="obq"):
         "Frantar and Alistarh, Optimal Brain Compression: A Framework for Accurate Post-Training "
         "Quantization and Pruning, NeurIPS 2022, section 5"
     )
-    good_for: ClassVar[str] = (
-        "depthwise and small layers, of few inputs each; for others it is gptq"
-    )
+    good_for: ClassVar[str] = "depthwise and small layers: somewhat better than gptq at 2 to 4 bits"
     most: Annotated[int, Meta(ge=1, le=512)] = 64
 
     def solutions(self, task: Task) -> Iterator[Solution]:

@@ -30,9 +30,7 @@ class ProxRounder(Rounder, frozen=True, tag="prox"):
         "Bai et al., ProxQuant: Quantized Neural Networks via Proximal Operators, ICLR 2019, "
         "algorithm 1"
     )
-    good_for: ClassVar[str] = (
-        "a baseline: the path to the codes, about as good as cd of single codes"
-    )
+    good_for: ClassVar[str] = "a baseline: about as good as gptq, for more time"
     steps: Annotated[int, Meta(ge=1)] = 50
     force: Annotated[float, Meta(gt=0)] = 0.3
     norm: Norm = "l2"

@@ -42,7 +42,7 @@ class RefitRounder(Rounder, frozen=True, tag="refit"):
         "Limit of Network Quantization, ICLR 2017"
     )
     good_for: ClassVar[str] = (
-        "codebooks of free levels (--weight-method kmeans) at 2 to 4 bits: best of all by far"
+        "codebooks with free levels (kmeans) at 2 to 4 bits: the best of all here by far"
     )
     start: Literal["admm", "gptq", "nearest"] = "admm"
     rounds: Annotated[int, Meta(ge=1)] = 1

@@ -37,7 +37,7 @@ class TsqRounder(Rounder, frozen=True, tag="tsq"):
         "Wang et al., Two-Step Quantization for Low-bit Neural Networks, CVPR 2018, section 3.3"
     )
     good_for: ClassVar[str] = (
-        "low bits as the paper has them; cd and admm, which go on from here, are better"
+        "low bits as the paper has them: about as good as gptq, and cd goes further"
     )
     rounds: Annotated[int, Meta(ge=1)] = 10
 
