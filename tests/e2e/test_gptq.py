@@ -36,7 +36,7 @@ def test_codes_change_and_scales_do_not(made):
     [done] = result.report.refinements
     assert (done.step, done.layers, done.kept) == ("gptq", len(plain), True)
     assert done.after_db > done.before_db
-    assert any("by GPTQ takes the outputs" in notice for notice in result.report.notices)
+    assert any("by gptq takes the outputs" in notice for notice in result.report.notices)
 
 
 def test_outputs_get_nearer_on_held_out_data(made):
