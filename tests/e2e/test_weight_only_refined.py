@@ -36,7 +36,7 @@ def test_outputs_get_nearer_on_held_out_data(weight_only, bits, gain_db):
     assert rounded.samples == corrected.samples == 12
     assert rounded.layers > 5
     assert rounded.after_db > rounded.before_db
-    assert any("by GPTQ takes the outputs" in notice for notice in found.notices)
+    assert any("by gptq takes the outputs" in notice for notice in found.notices)
     # scales and codes take as many bytes as before
     assert found.output.size_bytes < plain.output.size_bytes + 4096
 
