@@ -73,6 +73,7 @@ class Overrides:
         Raises:
             ConfigError: an override matches nothing, or two nodes want one weight differently.
         """
+        self.model = model
         self.config = config
         self.effects: tuple[Effect, ...] = ()
         least = min(config.bits, config.activation_bits)
@@ -113,6 +114,14 @@ class Overrides:
         """Return the bits of the weights of nodes that do not have as many as the others."""
         bits = {node: self.weight(node).bits for node in self._matched()}
         return {node: width for node, width in bits.items() if width != self.config.bits}
+
+    def held_weights(self) -> set[str]:
+        """Return the weights of nodes for which an override says how many bits they have."""
+        if not self.effects:
+            return set()
+        wanted = {n for e in self.effects if e.override.bits is not None for n in e.nodes}
+        nodes = (node for node in names_of(self.model).nodes if node.name in wanted)
+        return {constant for node in nodes for constant in node.constants}
 
     def activation_widths(self, sites: Sites) -> dict[str, int]:
         """Return the bits of quantized tensors that do not have those of the target's grid."""

@@ -29,7 +29,7 @@ from ptq.graph.types import Model
 from ptq.graph.variants import Variant
 from ptq.inputs import Inputs
 from ptq.numerics.affine import QTensor
-from ptq.numerics.arrays import AnyArray
+from ptq.numerics.arrays import F32, AnyArray
 from ptq.numerics.blocks import BlockFormat
 from ptq.numerics.pairs import fit_pairs, orders_of
 from ptq.numerics.qtype import QType
@@ -203,6 +203,18 @@ class SchemeWriter:
         if any(step.kept for step in done):
             version = self.write(path, form, kept)
         return replace(version, refinements=done)
+
+    def written(self) -> dict[str, tuple[F32, BlockFormat]]:
+        """Return the weights that are quantized, as matrices, and their blocks, by name."""
+        found: dict[str, tuple[F32, BlockFormat]] = {}
+
+        def record(name: str, array: AnyArray, layout: BlockFormat) -> QTensor:
+            found[name] = np.asarray(array, np.float32), layout
+            return self._nearest(array, layout)
+
+        model = self.source.model.clone()
+        self._emit(model, self.config.formats[0], {}, quantize_weight=record)
+        return found
 
     def _time(self, path: Path, form: FileFormat, feed: Feed, seconds: float) -> Choice:
         unpacked = path.with_name(f"{path.name}.unpacked")

@@ -35,13 +35,17 @@ from ptq.graph.store_narrow import stored_bytes
 from ptq.inputs import Inputs
 from ptq.numerics.affine import QTensor
 from ptq.numerics.arrays import F32
+from ptq.numerics.blocks import BlockFormat
+from ptq.numerics.qtype import QType
 from ptq.options import RunOptions, WidthBudget
+from ptq.overrides import Overrides
 from ptq.progress import Stages
 from ptq.ranging import Part, Split
 from ptq.report import Report
 from ptq.rounders import Rounder
 from ptq.rounders.gptq import GptqRounder
 from ptq.rounding import passes, round_at_widths
+from ptq.schemes import SchemeWriter
 from ptq.search.allocate import Allocation, Choice, least_cost, least_damage
 from ptq.search.weight_trials import WeightTrials
 from ptq.source import Source
@@ -94,17 +98,20 @@ def choose_widths(
         options: the budget, and how many threads.
 
     Raises:
-        ConfigError: there is no calibration data, the scheme is not static, or nothing keeps
-            within the budget.
+        ConfigError: there is no calibration data, the scheme has weights of 8 bits only, or nothing
+            keeps within the budget.
     """
     budget = options.widths
     assert budget is not None
-    if config.scheme != "static" or config.bits != 8:
-        raise ConfigError("--bits mixed is of --scheme static; leave one of them out")
+    if config.scheme not in ("static", "weight-only") or config.bits != 8:
+        raise ConfigError(
+            "--bits mixed is of --scheme static and weight-only; leave one of them out"
+        )
     if inputs.calibration is None:
         raise ConfigError("--bits mixed runs the network; give --calib-data")
     with TemporaryDirectory(prefix="ptq-") as folder:
-        found = _Widths(source, inputs, config, stages, options.threads, Path(folder))
+        search = WidthSearch if config.scheme == "static" else BlockWidths
+        found = search(source, inputs, config, stages, options.threads, Path(folder))
         chosen, line = found.within(budget)
     return chosen, (line,)
 
@@ -123,8 +130,16 @@ def require_fits(report: Report, budget: WidthBudget) -> None:
         )
 
 
-class _Widths:
-    """The search under way."""
+class WidthSearch:
+    """The search under way, of the static scheme.
+
+    Attributes:
+        menu: the widths that a layer may have.
+        measured: those of which the damage is measured.
+    """
+
+    menu: tuple[int, ...] = MENU
+    measured: tuple[int, ...] = _MEASURED
 
     def __init__(
         self,
@@ -143,9 +158,14 @@ class _Widths:
         self.inputs = replace(inputs, calibration=fitted)
         self.kept_out = list(islice(iter(Part(data, split.chosen_on)), _CHECK_SAMPLES))
         self.path = folder / "quantized.onnx"
-        self.work = Work(source, self.inputs, config, stages, threads)
-        self.version = self.work.write(self.path, config.formats[0])
+        self._begin()
         self.size_bytes = model_size(self.path)
+
+    def _begin(self) -> None:
+        """Write the model with 8 bits everywhere."""
+        self.work = Work(self.source, self.inputs, self.config, self.stages, self.threads)
+        self.version = self.work.write(self.path, self.config.formats[0])
+        self.total = sum(self.version.emitted.widths.values())
 
     def within(self, budget: WidthBudget) -> tuple[QuantizeConfig, str]:
         """Return the settings that keep to a budget, and a line on them."""
@@ -155,13 +175,12 @@ class _Widths:
             chosen = self._small(budget.size_bytes)
         else:
             assert budget.mean_bits is not None
-            total = sum(self.version.emitted.widths.values())
             free = sum(layer.size for layer in self.layers)
             in_bits = [
                 replace(r, choices=tuple(replace(c, cost=c.width * r.size) for c in r.choices))
                 for r in self.layers
             ]
-            spare = budget.mean_bits * total - 8.0 * (total - free)
+            spare = budget.mean_bits * self.total - 8.0 * (self.total - free)
             chosen = self._allocated(in_bits, spare, "--mean-bits", budget.mean_bits)
         return self._settings(chosen), self._line(chosen)
 
@@ -171,7 +190,7 @@ class _Widths:
         spare = size_bytes - (self.size_bytes - free)
         while True:
             chosen = self._allocated(self.layers, spare, "--max-size", size_bytes)
-            self._quantized(self._settings(chosen)).write(self.path, self.config.formats[0])
+            self._writer(self._settings(chosen)).write(self.path, self.config.formats[0])
             excess = model_size(self.path) - size_bytes
             if excess <= 0:
                 return chosen
@@ -183,11 +202,11 @@ class _Widths:
         try:
             return least_damage([layer.choices for layer in layers], spare)
         except ConfigError as error:
-            least = min(MENU)
+            least = min(self.menu)
+            static = f", or give --edge-bits {least}" if self.config.scheme == "static" else ""
             raise ConfigError(
                 f"{option} {asked:g} is less than {least} bits for every layer that may have them "
-                "give, beside the first, the last and those in overrides; allow more, or give "
-                f"--edge-bits {least}"
+                f"give, beside those that are held at a width; allow more{static}"
             ) from error
 
     def _accurate(self, sqnr_db: float) -> tuple[QuantizeConfig, str]:
@@ -226,11 +245,19 @@ class _Widths:
 
     def _measured(self, config: QuantizeConfig) -> float:
         """Return the error of a model with all that it is given, on samples kept out."""
+        self._write(config)
+        return Trial(self.kept_out, self.source).error(self.path.read_bytes())
+
+    def _write(self, config: QuantizeConfig) -> None:
+        """Write the model with other overrides and all else that it is given."""
         work = self._quantized(config)
         version = work.write(self.path, "qdq")
         if config.refines:
             work.refine(self.path, "qdq", version)
-        return Trial(self.kept_out, self.source).error(self.path.read_bytes())
+
+    def _writer(self, config: QuantizeConfig) -> Work | SchemeWriter:
+        """Return what writes the model with other overrides."""
+        return self._quantized(config)
 
     def _quantized(self, config: QuantizeConfig) -> Work:
         """Return a quantization with other overrides, of the same statistics."""
@@ -310,12 +337,67 @@ class _Widths:
         return msgspec.structs.replace(self.config, overrides=(*found, *self.config.overrides))
 
     def _line(self, chosen: Allocation) -> str:
-        counts = [(width, chosen.widths.count(width)) for width in MENU]
+        counts = [(width, chosen.widths.count(width)) for width in self.menu]
         listed = ", ".join(f"{count} of {width}" for width, count in counts if count)
         return (
             f"widths were chosen for {len(self.layers)} layers, by what each does to the output on "
             f"{len(self.kept_out[:_TRIAL_SAMPLES])} samples kept out: {listed} bits"
         )
+
+
+class BlockWidths(WidthSearch):
+    """The search under way, of the weight-only scheme.
+
+    The damage is that of weights rounded to nearest: of another rounding it is less in all layers.
+    """
+
+    menu = (8, 6, 5, 4, 3, 2)
+    measured = (4, 3, 2)
+
+    def _begin(self) -> None:
+        self.found: dict[str, tuple[F32, BlockFormat]] = {}
+        writer = self._writer(self.config)
+        writer.write(self.path, self.config.formats[0])
+        self.found = writer.written()
+        self.total = sum(array.size for array, _ in self.found.values())
+
+    def _write(self, config: QuantizeConfig) -> None:
+        writer, form = self._writer(config), self.config.formats[0]
+        version = writer.write(self.path, form)
+        if config.refines:
+            writer.refine(self.path, form, version, threads=self.threads)
+
+    def _writer(self, config: QuantizeConfig) -> SchemeWriter:
+        return SchemeWriter(self.source, self.inputs, config, self.stages, convolutions=False)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The weights that may have fewer bits, with the damage and the bytes of each width."""
+        held = Overrides(self.source.model, self.config).held_weights()
+        graph = self.source.model.graph
+        floats = {
+            name: np.asarray(constant(graph.initializers[name]), np.float32)
+            for name in self.found
+            if name in graph.initializers and name not in held
+        }
+        fed = with_weights_fed(self.source.model, list(floats))
+        feeds = self.kept_out[:_TRIAL_SAMPLES]
+        trials = WeightTrials(fed, floats, feeds, self.source.folder, threads=self.threads)
+        found = []
+        with self.stages.stage("widths", len(floats) * len(self.measured)) as step:
+            for name, w in floats.items():
+                array, layout = self.found[name]
+                errors, measured = dict[int, float](), dict[int, float]()
+                for bits in self.menu:
+                    method = self.config.block_quantizer(bits)
+                    narrow = replace(layout, qtype=QType(bits, signed=False))
+                    values = method.quantize(array, narrow).dequantize()
+                    errors[bits] = float(np.square(values - array, dtype=np.float64).sum())
+                    if bits in self.measured:
+                        measured[bits] = trials.error({name: values.reshape(w.shape)})
+                        step()
+                found.append(_layer(name, w.size, measured, errors))
+        return tuple(found)
 
 
 def _layer(
@@ -332,13 +414,14 @@ def _layer(
     known, reference = max(measured), errors[max(measured)]
     damage = {
         bits: measured.get(bits, measured[known] * errors[bits] / (reference or 1.0))
-        for bits in MENU
+        for bits in errors
     }
     return Layer(
         name,
         size,
         tuple(
-            Choice(width=bits, damage=damage[bits], cost=stored_bytes(size, bits)) for bits in MENU
+            Choice(width=bits, damage=damage[bits], cost=stored_bytes(size, bits))
+            for bits in errors
         ),
     )
 

@@ -34,6 +34,7 @@ class StoredCodes:
         self.writer = writer
         self.name = name
         self.first = graph[0]
+        self._brief = False
 
     def looked_up(self, index: Array, bits: int, table: Array) -> ir.Value:
         """Return numbers of a table; the file has an index of so many bits for each.
@@ -45,6 +46,7 @@ class StoredCodes:
         """
         if index.size < table.size:  # a table is larger than what it is for
             return self.constant("codes", table[index])
+        self._be_brief()
         found = self.numbers(index, bits, "index", ir.DataType.INT32)
         return self.insert("Gather", [self.constant("table", table), found], "codes")
 
@@ -60,6 +62,7 @@ class StoredCodes:
         """
         if stored is None:
             return self.constant(name, scale)
+        self._be_brief()
         if stored == "exponents":
             _, exponent = np.frexp(scale)
             least = int(exponent.min(initial=0))
@@ -67,8 +70,8 @@ class StoredCodes:
             index, count = exponent - least, len(table)
             bits = 4 if count <= UINT4.levels else 8
             found = self.numbers(index.astype(np.uint8), bits, name, ir.DataType.INT32)
-            powers = self.constant(f"{name}_powers", table.astype(np.float32))
-            return self.insert("Gather", [powers, found], f"{name}_floats")
+            powers = self.constant(f"{name}_t", table.astype(np.float32))
+            return self.insert("Gather", [powers, found], f"{name}_e")
         # rows of super-blocks, of which the last may lack blocks
         rows, blocks = stored.codes.shape
         count = stored.steps.shape[1]
@@ -78,41 +81,42 @@ class StoredCodes:
         if stored.bits == 6:
             result = self.numbers((grid + most).astype(np.uint8), 6, name, ir.DataType.FLOAT)
             if most:
-                middle = self.constant(f"{name}_middle", np.array(most, np.float32))
-                result = self.insert("Sub", [result, middle], f"{name}_signed")
+                middle = self.constant(f"{name}_m", np.array(most, np.float32))
+                result = self.insert("Sub", [result, middle], f"{name}_s")
         else:
             of_bits = {(4, True): INT4, (4, False): UINT4, (8, True): INT8, (8, False): UINT8}
             result = self.cast(grid, of_bits[stored.bits, stored.signed], name)
         steps = self.constant(f"{name}_steps", stored.steps[:, :, None])
-        steps = self.insert("Cast", [steps], f"{name}_steps_float", to=int(ir.DataType.FLOAT))
+        steps = self.insert("Cast", [steps], f"{name}_f", to=int(ir.DataType.FLOAT))
         gain = self.constant(f"{name}_gain", np.asarray(stored.gain, np.float32))
-        steps = self.insert("Mul", [steps, gain], f"{name}_gained")
-        result = self.insert("Mul", [result, steps], f"{name}_products")
+        steps = self.insert("Mul", [steps, gain], f"{name}_g")
+        result = self.insert("Mul", [result, steps], f"{name}_p")
         if count * stored.each != blocks:
-            result = self.reshape(result, (rows, count * stored.each), f"{name}_rows")
+            result = self.reshape(result, (rows, count * stored.each), f"{name}_r")
             bounds = [self.ints(n, [i]) for n, i in (("start", 0), ("end", blocks), ("axis", 1))]
-            result = self.insert("Slice", [result, *bounds], f"{name}_cut")
+            result = self.insert("Slice", [result, *bounds], f"{name}_c")
         result = self.reshape(result, (rows, blocks), f"{name}_float")
         if turned:
-            result = self.insert("Transpose", [result], f"{name}_turned", perm=[1, 0])
+            result = self.insert("Transpose", [result], f"{name}_x", perm=[1, 0])
         return result
 
     def numbers(self, codes: Array, bits: int, name: str, to: ir.DataType) -> ir.Value:
         """Return unsigned codes as numbers of a type; the file has about so many bits of each."""
         if bits in (2, 4, 8):
             return self.cast(codes, QType(bits, signed=False), name, to)
+        self._be_brief()
         # the lower bits, and the upper ones apart: 2 + 1, 4 + 1, 4 + 2
         low = 4 if bits > 4 else 2
         parts = [
-            self.cast(codes & ((1 << low) - 1), QType(low, signed=False), f"{name}_low"),
-            self.cast(codes >> low, QType(bits - low, signed=False), f"{name}_high"),
+            self.cast(codes & ((1 << low) - 1), QType(low, signed=False), f"{name}_l"),
+            self.cast(codes >> low, QType(bits - low, signed=False), f"{name}_h"),
         ]
         worth = self.constant("worth", np.array(1 << low, np.float32))
-        parts[1] = self.insert("Mul", [parts[1], worth], f"{name}_high_worth")
-        result = self.insert("Add", parts, f"{name}_whole")
+        parts[1] = self.insert("Mul", [parts[1], worth], f"{name}_hw")
+        result = self.insert("Add", parts, f"{name}_w")
         if to == ir.DataType.FLOAT:
             return result
-        return self.insert("Cast", [result], f"{name}_whole_cast", to=int(to))
+        return self.insert("Cast", [result], f"{name}_wc", to=int(to))
 
     def cast(
         self, codes: Array, qtype: QType, name: str, to: ir.DataType = ir.DataType.FLOAT
@@ -134,6 +138,11 @@ class StoredCodes:
                 stored = self.insert("Slice", [stored, *bounds], "used")
             stored = self.reshape(stored, codes.shape, f"{name}_unpacked")
         return self.insert("Cast", [stored], f"{name}_float", to=int(to))
+
+    def _be_brief(self) -> None:
+        """Call what follows by a short name: of many nodes, long ones would outweigh scales."""
+        if not self._brief:
+            self.name, self._brief = self.writer.fresh("b"), True
 
     def reshape(self, value: ir.Value, shape: tuple[int, ...], name: str) -> ir.Value:
         """Return a value in another shape."""

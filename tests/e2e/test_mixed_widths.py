@@ -1,5 +1,6 @@
 """``--bits mixed``: widths within a budget, as overrides of an ordinary recipe."""
 
+import msgspec
 import pytest
 from support.cli import ptq as command
 
@@ -116,3 +117,26 @@ def test_options_that_do_not_fit(digits, options, message):
     done = command("quantize", digits.model, "--calib-data", digits.calibration, *options)
     assert done.code == 2
     assert message in done.message
+
+
+def test_weight_only_layers_have_widths_of_their_own_too(digits, tmp_path):
+    held = (ptq.Override(match="head.conv", bits=8),)
+    config = ptq.QuantizeConfig(scheme="weight-only", overrides=held, allow_larger=True)
+    made = {}
+    for name, settings, widths in (
+        ("alike", {"bits": 4, "overrides": ()}, None),
+        ("mixed", {}, WidthBudget(mean_bits=4)),
+    ):
+        options = RunOptions(
+            output=tmp_path / f"{name}.onnx", samples=16, widths=widths, seconds=0.05,
+            evaluation=str(digits.evaluation),
+        )  # fmt: skip
+        changed = msgspec.structs.replace(config, **settings)
+        made[name] = ptq.quantize(digits.model, digits.calibration, changed, options=options)
+    found = made["mixed"].report
+    assert any("widths were chosen for" in notice for notice in found.notices)
+    assert found.accuracy.sqnr_db > made["alike"].report.accuracy.sqnr_db
+    overrides = ptq.read_recipe(made["mixed"].output).config.overrides
+    assert overrides[-1] == held[0]
+    assert len({o.bits for o in overrides[:-1]}) > 1
+    assert "head.conv.weight" not in {o.match for o in overrides}
