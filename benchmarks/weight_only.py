@@ -3,7 +3,8 @@
     python benchmarks/weight_only.py FOLDER ... [--bits 4] [--samples 32] [--eval 64]
 
 Every FOLDER holds ``model.onnx`` and two folders of .npz files, ``calib`` and ``eval``. Products
-are computed from codes (MatMulNBits), which no timing decides here. Tables go to stdout as
+are computed from codes (MatMulNBits), which no timing decides here. A method that lacks the width
+has no figures. Tables go to stdout as
 markdown, all figures to results/NAME.json after every model.
 """
 
@@ -28,6 +29,25 @@ SETTINGS = {
     "`--asymmetric-weights`": {"weights_symmetric": False},
     "`--asymmetric-weights --rounding gptq --bias-correct`": {
         "weights_symmetric": False,
+        "rounding": "gptq",
+        "bias_correct": True,
+    },
+    **{
+        f"`--weight-method {method}`": {"weight_method": method}
+        for method in (
+            "hqq",
+            "kquant",
+            "kquant:scale_bits=0",
+            "nf4",
+            "mxfp4",
+            "mxfp6",
+            "mxint8",
+            "fp8",
+            "mxfp8",
+        )
+    },
+    "`--weight-method kquant --rounding gptq --bias-correct`": {
+        "weight_method": "kquant",
         "rounding": "gptq",
         "bias_correct": True,
     },
@@ -104,7 +124,7 @@ def _some(folder: Path, count: int, place: Path) -> Path:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, help="model.onnx, calib/, eval/ in each")
-    parser.add_argument("--bits", type=int, default=4, choices=(2, 4, 8))
+    parser.add_argument("--bits", type=int, default=4, choices=(2, 3, 4, 5, 6, 8))
     parser.add_argument("--block", type=int, default=32)
     parser.add_argument(
         "--settings", action="append", help="only this row of the table", default=[]

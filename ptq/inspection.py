@@ -125,9 +125,14 @@ def _at_home(config: QuantizeConfig) -> QuantizeConfig:
 def _sized(config: QuantizeConfig) -> QuantizeConfig:
     """Return settings that give the same size, the same for many: ranges change none, levels do."""
     place = config.placed_globs or (PLACE_ALL,)
-    method = _of_the_same_size(config, "")
+    # the scales of blocks take more in some methods than in others
+    weight_method = config.weight_method if config.scheme == "weight-only" else ""
     return msgspec.structs.replace(
-        _at_home(config), calib="minmax", weight_method=method, qcode_objective="mse", place=place
+        _at_home(config),
+        calib="minmax",
+        weight_method=weight_method,
+        qcode_objective="mse",
+        place=place,
     )
 
 

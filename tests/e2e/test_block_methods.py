@@ -7,6 +7,7 @@ from support.models import parse, write
 
 import ptq
 from ptq.embedded import PinnedPlacement, read_recipe
+from ptq.inspection import foresee
 from ptq.options import RunOptions
 
 #: A norm whose channels differ much in size, and two dense layers.
@@ -66,6 +67,13 @@ def test_the_recipe_in_the_model_makes_the_same_bytes(weight_only):
     config = read_recipe(result.output).config
     assert config.weight_method == "kquant:scale_bits=8"
     assert weight_only("again", config=config).output.read_bytes() == result.output.read_bytes()
+
+
+def test_the_size_is_foreseen(weight_only, tmp_path):
+    config = ptq.QuantizeConfig(scheme="weight-only", bits=4, weight_method="kquant:scale_bits=0")
+    foreseen = foresee(tmp_path / "model.onnx", config, {}).inspection.predicted_bytes
+    size = weight_only(weight_method="kquant:scale_bits=0").report.output.size_bytes
+    assert foreseen == pytest.approx(size, abs=1500)  # the recipe is not in it
 
 
 def test_floats_are_unpacked_at_load(weight_only):
