@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import msgspec
@@ -350,23 +351,24 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 "static, and --calib minmax or mse"
             )
 
-    def require_known(self) -> None:
+    def require_known(self, widths: Sequence[int] = ()) -> None:
         """Refuse names that are none, before any work is done.
+
+        Args:
+            widths: what weights may have besides the width of these settings, where a search is to
+                choose.
 
         Raises:
             ConfigError: there is no such method, method option or target.
         """
         from ptq.targets import load_target
+        from ptq.weights import parse_method
 
-        if self.data_free and self.solver().runs_network:
-            raise ConfigError(
-                f"--data-free and --calib {self.calib} exclude each other: it runs the network on "
-                "data; use --calib minmax or mse"
-            )
-        method = self.weight_quantizer()
-        method.require_width(self.bits)
-        if self.scheme == "weight-only":
-            self._require_block_method()
+        self.solver()
+        method = parse_method(self.weight_method) if self.weight_method else self.weight_quantizer()
+        others = (*widths, *(o.bits for o in self.overrides if o.bits is not None))
+        if not any(map(method.has_width, others)):
+            method.require_width(self.bits)
         if not method.uniform and (self.learns_rounding or self.fine_tune):
             option = f"--rounding {self.rounding}" if self.learns_rounding else "--fine-tune"
             raise ConfigError(
@@ -504,7 +506,7 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         narrow = self.scheme == "static" and wanted < FULL_BITS
         default = "qcode" if self.solver().power_of_two else "mse" if narrow else "minmax"
         method = parse_method(self.weight_method or default)
-        return method if wanted == self.bits or method.has_width(wanted) else parse_method(default)
+        return method if method.has_width(wanted) else parse_method(default)
 
     def block_quantizer(self, bits: int | None = None) -> BlockQuantizer:
         """Return the block quantizer of the weight-only scheme.

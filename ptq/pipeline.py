@@ -35,6 +35,7 @@ from ptq.report.inspection import Inspection
 from ptq.report.render import page_renderer
 from ptq.run import Job, Run
 from ptq.runtime.host import host_target
+from ptq.search.menu import MENU
 from ptq.source import Source, find_configured_sites, open_source, require_sites
 from ptq.targets import load_target
 from ptq.transforming import transformed
@@ -101,7 +102,8 @@ def quantize(
         CalibrationError: the data does not determine a range, or statistics are stale.
         VerificationError: the result does not load, gives NaN, or is larger than the model.
     """
-    config, options = _settled(config), options or RunOptions()
+    options = options or RunOptions()
+    config = _settled(config, MENU if options.widths is not None else ())
     path = Path(model)
     outputs = _outputs(options.output or default_output(path, config, options), config)
     given = [calibration, options.evaluation, options.statistics, options.labels]
@@ -229,13 +231,17 @@ def inspect(model: str | os.PathLike[str], config: QuantizeConfig | None = None)
     return inspect_source(open_source(Path(model)), _settled(config))
 
 
-def _settled(config: QuantizeConfig | None) -> QuantizeConfig:
+def _settled(config: QuantizeConfig | None, widths: Sequence[int] = ()) -> QuantizeConfig:
     """Return the settings with every name known, and the target of this machine if none is named.
 
     The report and the recipe in the model then say what the result is for.
+
+    Args:
+        config: the settings.
+        widths: what weights may have besides, where a search is to choose.
     """
     config = config or QuantizeConfig()
-    config.require_known()
+    config.require_known(widths)
     return config.at(host_target()) if config.target == AUTO else config
 
 

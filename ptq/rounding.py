@@ -44,6 +44,7 @@ _MEMORY = 512 << 20
 
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 #: Sums of products of what a layer reads, from either half of the data.
 Halves = tuple[Gram, Gram]
@@ -143,14 +144,14 @@ def layer_by_layer(  # noqa: PLR0913 - what to solve, how, and on what
 def round_at_widths(  # noqa: PLR0913 - a network, its weights at several widths, and data
     sites: Sites,
     quantized: Model,
-    written: Mapping[int, Mapping[str, QTensor]],
+    written: Mapping[K, Mapping[str, QTensor]],
     method: Rounder,
     feeds: Sequence[Feed],
     folder: Path,
     *,
     threads: int = 1,
     on_feed: Callable[[], None] = lambda: None,
-) -> dict[int, dict[str, QTensor]]:
+) -> dict[K, dict[str, QTensor]]:
     """Return the weights of layers at several widths, each in codes that keep the layer's output.
 
     Unlike `round_weights`, all layers read what they do in one and the same network, so that its
@@ -159,7 +160,7 @@ def round_at_widths(  # noqa: PLR0913 - a network, its weights at several widths
     Args:
         sites: of the float model.
         quantized: the network.
-        written: by width, the weights as they are, by name.
+        written: by width or what else tells them apart, the weights as they are, by name.
         method: how they are rounded.
         feeds: the data.
         folder: where external data lies.
@@ -169,7 +170,7 @@ def round_at_widths(  # noqa: PLR0913 - a network, its weights at several widths
     Raises:
         DataError: onnxruntime fails on a feed.
     """
-    done: dict[int, dict[str, QTensor]] = {bits: {} for bits in written}
+    done: dict[K, dict[str, QTensor]] = {form: {} for form in written}
     for part in _parts(sites):
         tapped = tap_layer_inputs(quantized, part)
         sums = grams(tapped, feeds, folder, threads=threads, on_feed=on_feed)
@@ -177,9 +178,9 @@ def round_at_widths(  # noqa: PLR0913 - a network, its weights at several widths
             assert site.weight is not None
             name = site.weight.name or ""
             found = sums.pop(name, None)
-            for bits, tensors in written.items():
+            for form, tensors in written.items():
                 if found is not None:
-                    done[bits][name] = _rounded(method, site, tensors[name], found)
+                    done[form][name] = _rounded(method, site, tensors[name], found)
     return done
 
 

@@ -7,7 +7,10 @@ bits: onnxruntime's CPU kernels multiply no such codes, and what it makes of the
 Reference: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", ICML
 2021, section 3.4. Departs from it by measuring on samples that no code was fitted to, for otherwise
 the damage that is added up is far too small; and by measuring the assembled model, where its
-accuracy is what was asked for.
+accuracy is what was asked for. A weight quantizer that prunes has shares of zeros to choose from
+beside widths, and sizes are then those of a compressed file, as in Tung and Mori, "CLIP-Q", CVPR
+2018, section 3.2: in place of their Bayesian optimization, which asks the network about a layer
+each time, integer programming over damages that are measured once.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import glob
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -31,12 +34,8 @@ from ptq.graph.fed_weights import with_weights_fed
 from ptq.graph.load import model_size
 from ptq.graph.passes.edit import constant
 from ptq.graph.site import Sites
-from ptq.graph.store_narrow import stored_bytes
 from ptq.inputs import Inputs
 from ptq.numerics.affine import QTensor
-from ptq.numerics.arrays import F32
-from ptq.numerics.blocks import BlockFormat
-from ptq.numerics.qtype import QType
 from ptq.options import RunOptions, WidthBudget
 from ptq.overrides import Overrides
 from ptq.progress import Stages
@@ -45,19 +44,13 @@ from ptq.report import Report
 from ptq.rounders import Rounder
 from ptq.rounders.gptq import GptqRounder
 from ptq.rounding import passes, round_at_widths
-from ptq.schemes import SchemeWriter
-from ptq.search.allocate import Allocation, Choice, least_cost, least_damage
+from ptq.search.allocate import Allocation, least_cost, least_damage
+from ptq.search.menu import MENU, Form, Layer, forms_of, layer_of, measured_of
 from ptq.search.weight_trials import WeightTrials
 from ptq.source import Source
 from ptq.trial import Trial
+from ptq.weights import parse_method
 from ptq.work import Work
-
-#: What a layer may have. Of 2 bits, rounding to a grid leaves too little of any layer.
-MENU = (8, 6, 5, 4, 3)
-
-#: The widths of which the damage is measured. That of others is in proportion to the error of the
-#: weight: noise that small adds up in power.
-_MEASURED = (4, 3)
 
 #: Samples on which each trial is measured, and each assembled model.
 _TRIAL_SAMPLES, _CHECK_SAMPLES = 8, 16
@@ -67,21 +60,6 @@ _FITTED_SAMPLES = 32
 
 #: How often widths are chosen anew because the assembled model was not as good as predicted.
 _REPAIRS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A weight of which the width is chosen.
-
-    Attributes:
-        name: of the weight.
-        size: how many numbers it has.
-        choices: what it may be; costs are in bytes of the file.
-    """
-
-    name: str
-    size: int
-    choices: tuple[Choice, ...]
 
 
 def choose_widths(
@@ -176,11 +154,8 @@ class WidthSearch:
         else:
             assert budget.mean_bits is not None
             free = sum(layer.size for layer in self.layers)
-            in_bits = [
-                replace(r, choices=tuple(replace(c, cost=c.width * r.size) for c in r.choices))
-                for r in self.layers
-            ]
-            spare = budget.mean_bits * self.total - 8.0 * (self.total - free)
+            in_bits = [layer.in_bits(coded=self._is_coded) for layer in self.layers]
+            spare = budget.mean_bits * total - 8.0 * (total - free)
             chosen = self._allocated(in_bits, spare, "--mean-bits", budget.mean_bits)
         return self._settings(chosen), self._line(chosen)
 
@@ -202,11 +177,13 @@ class WidthSearch:
         try:
             return least_damage([layer.choices for layer in layers], spare)
         except ConfigError as error:
-            least = min(self.menu)
-            static = f", or give --edge-bits {least}" if self.config.scheme == "static" else ""
+            least, width = min(MENU), f"{min(MENU)} bits"
+            if self._is_coded:
+                width = f"--weight-method {self.config.weight_method} with {width}, coded,"
             raise ConfigError(
-                f"{option} {asked:g} is less than {least} bits for every layer that may have them "
-                f"give, beside those that are held at a width; allow more{static}"
+                f"{option} {asked:g} is less than {width} for every layer that may have them "
+                "give, beside the first, the last and those in overrides; allow more, or give "
+                f"--edge-bits {least}"
             ) from error
 
     def _accurate(self, sqnr_db: float) -> tuple[QuantizeConfig, str]:
@@ -239,7 +216,8 @@ class WidthSearch:
     def _cheapest(self, allowed: float) -> Allocation | None:
         """Return the smallest choice within a damage; ``None`` if there is none."""
         try:
-            return least_cost([layer.choices for layer in self.layers], allowed)
+            layers = [r.in_coded_bytes() if self._is_coded else r for r in self.layers]
+            return least_cost([layer.choices for layer in layers], allowed)
         except ConfigError:
             return None
 
@@ -270,7 +248,7 @@ class WidthSearch:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The weights that may have fewer bits, with the damage and the bytes of each width."""
-        nearest = {bits: self._tensors(bits) for bits in MENU}
+        nearest = {form: self._tensors(form) for form in self._forms}
         fitted = self._fitted(nearest)
         free = self._free(nearest)
         values = {v.name or "": constant(v) for s in self._sites.sites if (v := s.weight)}
@@ -278,26 +256,35 @@ class WidthSearch:
         fed = with_weights_fed(self.source.model, list(floats))
         feeds = self.kept_out[:_TRIAL_SAMPLES]
         trials = WeightTrials(fed, floats, feeds, self.source.folder, threads=self.threads)
-        with self.stages.stage("widths", len(floats) * len(_MEASURED)) as step:
+        with self.stages.stage("widths", len(floats) * len(fitted)) as step:
             found = []
             for name, w in floats.items():
                 measured = {}
-                for bits in _MEASURED:
-                    measured[bits] = trials.error({name: fitted[bits][name].dequantize()})
+                for form, tensors in fitted.items():
+                    measured[form] = trials.error({name: tensors[name].dequantize()})
                     step()
-                errors = {bits: _squared(w, nearest[bits][name]) for bits in MENU}
-                found.append(_layer(name, w.size, measured, errors))
+                ways = {form: nearest[form][name] for form in self._forms}
+                found.append(layer_of(name, w, ways, measured))
         return tuple(found)
 
-    def _tensors(self, bits: int) -> Mapping[str, QTensor]:
+    @cached_property
+    def _forms(self) -> tuple[Form, ...]:
+        return forms_of(parse_method(self.config.weight_method or "mse"))
+
+    @property
+    def _is_coded(self) -> bool:
+        """Whether what counts is the size of a compressed file: only there, zeros spare any."""
+        return any(form.method for form in self._forms)
+
+    def _tensors(self, form: Form) -> Mapping[str, QTensor]:
         """Return the weights at a width, rounded to nearest."""
-        return self.work.at(bits).emitted(self.version)[1].tensors
+        return self.work.at(form.bits, form.method).emitted(self.version)[1].tensors
 
     def _fitted(
-        self, nearest: Mapping[int, Mapping[str, QTensor]]
-    ) -> Mapping[int, Mapping[str, QTensor]]:
+        self, nearest: Mapping[Form, Mapping[str, QTensor]]
+    ) -> Mapping[Form, Mapping[str, QTensor]]:
         """Return the weights at the widths that are measured, rounded as the settings say."""
-        written = {bits: nearest[bits] for bits in _MEASURED}
+        written = {form: nearest[form] for form in measured_of(self._forms)}
         if self.config.rounding == "nearest":
             return written
         quantized, _ = self.work.emitted(self.version)
@@ -309,17 +296,19 @@ class WidthSearch:
                 sites, quantized, written, self._method(), feeds, self.source.folder,
                 threads=self.threads, on_feed=step,
             )  # fmt: skip
-        return {bits: {**written[bits], **rounded[bits]} for bits in written}
+        return {form: {**written[form], **rounded[form]} for form in written}
 
     def _method(self) -> Rounder:
         """Return how weights are rounded; in place of what is learned, which takes long, GPTQ."""
         method = self.config.rounding_method()
         return method if isinstance(method, Rounder) else GptqRounder()
 
-    def _free(self, nearest: Mapping[int, Mapping[str, QTensor]]) -> set[str]:
+    def _free(self, nearest: Mapping[Form, Mapping[str, QTensor]]) -> set[str]:
         """Return the weights that no override and no edge holds at a width."""
         return {
-            name for name in nearest[8] if all(nearest[bits][name].bits == bits for bits in MENU)
+            name
+            for name in nearest[self._forms[0]]
+            if all(tensors[name].bits == form.bits for form, tensors in nearest.items())
         }
 
     @cached_property
@@ -330,101 +319,23 @@ class WidthSearch:
 
     def _settings(self, chosen: Allocation) -> QuantizeConfig:
         found = tuple(
-            Override(match=glob.escape(layer.name), bits=width)
-            for layer, width in zip(self.layers, chosen.widths, strict=True)
-            if width != 8
+            Override(
+                match=glob.escape(layer.name), bits=made.width, weight_method=made.method or None
+            )
+            for layer, made in zip(self.layers, chosen.choices, strict=True)
+            if made.width != 8
         )
         return msgspec.structs.replace(self.config, overrides=(*found, *self.config.overrides))
 
     def _line(self, chosen: Allocation) -> str:
-        counts = [(width, chosen.widths.count(width)) for width in self.menu]
-        listed = ", ".join(f"{count} of {width}" for width, count in counts if count)
+        made = [Form(choice.width, choice.method) for choice in chosen.choices]
+        counts = [(form, made.count(form)) for form in self._forms]
+        listed = ", ".join(
+            f"{count} of {form.bits}{f' ({form.method})' if form.method else ''}"
+            for form, count in counts
+            if count
+        )
         return (
             f"widths were chosen for {len(self.layers)} layers, by what each does to the output on "
             f"{len(self.kept_out[:_TRIAL_SAMPLES])} samples kept out: {listed} bits"
         )
-
-
-class BlockWidths(WidthSearch):
-    """The search under way, of the weight-only scheme.
-
-    The damage is that of weights rounded to nearest: of another rounding it is less in all layers.
-    """
-
-    menu = (8, 6, 5, 4, 3, 2)
-    measured = (4, 3, 2)
-
-    def _begin(self) -> None:
-        self.found: dict[str, tuple[F32, BlockFormat]] = {}
-        writer = self._writer(self.config)
-        writer.write(self.path, self.config.formats[0])
-        self.found = writer.written()
-        self.total = sum(array.size for array, _ in self.found.values())
-
-    def _write(self, config: QuantizeConfig) -> None:
-        writer, form = self._writer(config), self.config.formats[0]
-        version = writer.write(self.path, form)
-        if config.refines:
-            writer.refine(self.path, form, version, threads=self.threads)
-
-    def _writer(self, config: QuantizeConfig) -> SchemeWriter:
-        return SchemeWriter(self.source, self.inputs, config, self.stages, convolutions=False)
-
-    @cached_property
-    def layers(self) -> tuple[Layer, ...]:
-        """The weights that may have fewer bits, with the damage and the bytes of each width."""
-        held = Overrides(self.source.model, self.config).held_weights()
-        graph = self.source.model.graph
-        floats = {
-            name: np.asarray(constant(graph.initializers[name]), np.float32)
-            for name in self.found
-            if name in graph.initializers and name not in held
-        }
-        fed = with_weights_fed(self.source.model, list(floats))
-        feeds = self.kept_out[:_TRIAL_SAMPLES]
-        trials = WeightTrials(fed, floats, feeds, self.source.folder, threads=self.threads)
-        found = []
-        with self.stages.stage("widths", len(floats) * len(self.measured)) as step:
-            for name, w in floats.items():
-                array, layout = self.found[name]
-                errors, measured = dict[int, float](), dict[int, float]()
-                for bits in self.menu:
-                    method = self.config.block_quantizer(bits)
-                    narrow = replace(layout, qtype=QType(bits, signed=False))
-                    values = method.quantize(array, narrow).dequantize()
-                    errors[bits] = float(np.square(values - array, dtype=np.float64).sum())
-                    if bits in self.measured:
-                        measured[bits] = trials.error({name: values.reshape(w.shape)})
-                        step()
-                found.append(_layer(name, w.size, measured, errors))
-        return tuple(found)
-
-
-def _layer(
-    name: str, size: int, measured: Mapping[int, float], errors: Mapping[int, float]
-) -> Layer:
-    """Return what a layer may be.
-
-    Args:
-        name: of the weight.
-        size: how many numbers it has.
-        measured: damage by width, for some.
-        errors: squared error of the weight by width, for all.
-    """
-    known, reference = max(measured), errors[max(measured)]
-    damage = {
-        bits: measured.get(bits, measured[known] * errors[bits] / (reference or 1.0))
-        for bits in errors
-    }
-    return Layer(
-        name,
-        size,
-        tuple(
-            Choice(width=bits, damage=damage[bits], cost=stored_bytes(size, bits))
-            for bits in errors
-        ),
-    )
-
-
-def _squared(w: F32, tensor: QTensor) -> float:
-    return float(np.square(tensor.dequantize() - w, dtype=np.float64).sum())

@@ -327,14 +327,15 @@ class Work:
         assert site.weight_axis is not None, "a batch of matrices is not rounded"
         return self._quantize_weight(site.name, w, site.weight_axis, symmetric[site.name], method)
 
-    def at(self, bits: int, **settings: int) -> Work:
+    def at(self, bits: int, method: str = "") -> Work:
         """Return a quantization with weights of another width, of the same statistics.
 
         Args:
-            bits: of weights.
-            settings: others of the configuration that are to differ.
+            bits: the width.
+            method: the weight quantizer; empty for that of the settings.
         """
-        config = msgspec.structs.replace(self.config, bits=bits, **settings)
+        method = method or self.config.weight_method
+        config = msgspec.structs.replace(self.config, bits=bits, weight_method=method)
         other = Work(self.source, self.inputs, config, self.stages, self.threads)
         other.calibration, other.range_search = self.calibration, self.range_search
         return other

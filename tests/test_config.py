@@ -7,6 +7,7 @@ import pytest
 
 from ptq import Override, QuantizeConfig
 from ptq.errors import ConfigError
+from ptq.weights import parse_method
 
 
 def test_the_defaults_are_the_fast_ones():
@@ -67,6 +68,16 @@ def test_power_of_two_activations_bring_power_of_two_weights():
     assert type(QuantizeConfig(calib="qcode").weight_quantizer()).__name__.startswith("QCode")
     config = QuantizeConfig(calib="qcode", weight_method="mse")
     assert type(config.weight_quantizer()).__name__.lower().startswith("mse")
+
+
+def test_a_method_without_the_width_is_for_layers_that_have_another():
+    with pytest.raises(ConfigError, match="'kmeans' has 1 to 7 bits, not 8"):
+        QuantizeConfig(weight_method="kmeans").require_known()
+    few = QuantizeConfig(weight_method="kmeans", overrides=(Override(match="a", bits=4),))
+    few.require_known()
+    QuantizeConfig(weight_method="kmeans").require_known(widths=(4,))
+    assert type(few.weight_quantizer(8)) is type(parse_method("minmax"))
+    assert type(few.weight_quantizer(4)) is type(parse_method("kmeans"))
 
 
 def test_the_objective_reaches_the_solver():

@@ -38,11 +38,13 @@ class Choice:
         width: bits of its numbers; ``FLOAT`` for float32.
         damage: what it does to the output, such as noise relative to the signal; 0 or more.
         cost: what it takes, in bytes, milliseconds or layers; 0 or more.
+        method: the weight quantizer; empty for that of the settings.
     """
 
     width: int
     damage: float
     cost: float
+    method: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be added up."""

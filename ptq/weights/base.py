@@ -58,6 +58,14 @@ class WeightQuantizer(
         """
         raise NotImplementedError
 
+    def menu(self) -> tuple[str, ...]:
+        """Return the methods that a search over layers has to choose from.
+
+        Empty if that is none but this one. Otherwise what is searched is what a compressed file
+        takes, for they differ in how many weights are 0.
+        """
+        return ()
+
     @classmethod
     def has_width(cls, bits: int) -> bool:
         """Whether the method has codes of so many bits."""

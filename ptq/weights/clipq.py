@@ -10,6 +10,9 @@ from msgspec import Meta
 from ptq.numerics.arrays import F32, F64, AnyArray
 from ptq.weights.codebook import Codebook, CodebookQuantizer
 
+#: Shares that a search over layers has to choose from.
+_MENU = (0.0, 0.1, 0.25, 0.5)
+
 
 class ClipQQuantizer(CodebookQuantizer, frozen=True, tag="clipq"):
     """A share of each channel becomes 0, the rest the means of intervals of even length.
@@ -35,6 +38,10 @@ class ClipQQuantizer(CodebookQuantizer, frozen=True, tag="clipq"):
     least_bits: ClassVar[int] = 2
 
     prune: Annotated[float, Meta(ge=0, lt=1)] = 0.25
+
+    def menu(self) -> tuple[str, ...]:
+        """Return the shares that `--bits mixed` chooses from, with widths."""
+        return tuple(f"clipq:prune={share}" for share in _MENU)
 
     def codebook(self, rows: F32, bits: int) -> Codebook:
         """Return the levels of each row, and which of them each weight has."""

@@ -7,6 +7,7 @@ from support.cli import ptq as command
 import ptq
 from ptq.errors import ConfigError, ThresholdError
 from ptq.options import RunOptions, WidthBudget
+from ptq.weights import weight_quantizer
 
 
 @pytest.fixture
@@ -63,6 +64,20 @@ def test_the_result_is_an_ordinary_recipe_beside_what_was_held(mixed, quantized)
     settings = {f: getattr(made.config, f) for f in made.config.__struct_fields__}
     again = quantized(options=RunOptions(samples=16, placement=made.placement), **settings)
     assert again.output.read_bytes() == written
+
+
+def test_clipq_has_a_share_of_zeros_for_each_layer_and_counts_coded_bits(mixed):
+    result = mixed(mean_bits=3.5, settings={"weight_method": "clipq"})
+    coding = result.report.weight_coding
+    # what is held at 8 bits counts as 8, and codes of those take no more
+    assert 3.2 < coding.entropy_bits <= 3.5
+    assert mean_bits(result.report) > 3.5
+    made = ptq.read_recipe(result.output).config
+    assert (made.bits, made.weight_method) == (8, "clipq")
+    made.require_known()
+    methods = {o.weight_method for o in made.overrides}
+    assert len(methods) > 1
+    assert methods <= set(weight_quantizer("clipq").menu())
 
 
 @pytest.mark.parametrize(
