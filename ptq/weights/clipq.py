@@ -24,7 +24,8 @@ class ClipQQuantizer(CodebookQuantizer, frozen=True, tag="clipq"):
     intervals in proportion to their lengths, one at least: the paper does not say.
 
     The paper quantizes and prunes anew in each step of a training, and searches share and bits of
-    each layer; here nothing is trained. `--bits mixed` searches.
+    each layer; here nothing is trained, and more than a tenth of
+    zeros ruins a network. `--bits mixed` searches.
 
     Attributes:
         prune: the share of weights that become 0.
@@ -34,10 +35,12 @@ class ClipQQuantizer(CodebookQuantizer, frozen=True, tag="clipq"):
         "Tung and Mori, CLIP-Q: Deep Network Compression Learning by In-Parallel "
         "Pruning-Quantization, CVPR 2018, section 3.1"
     )
-    good_for: ClassVar[str] = "a compressed file, where zeros cost little"
+    good_for: ClassVar[str] = (
+        "compressed files, by `--bits mixed`: a share of zeros for each layer; else `kmeans`"
+    )
     least_bits: ClassVar[int] = 2
 
-    prune: Annotated[float, Meta(ge=0, lt=1)] = 0.25
+    prune: Annotated[float, Meta(ge=0, lt=1)] = 0.1
 
     def menu(self) -> tuple[str, ...]:
         """Return the shares that `--bits mixed` chooses from, with widths."""

@@ -49,7 +49,7 @@ class QilQuantizer(CodebookQuantizer, frozen=True, tag="qil"):
         "Jung et al., Learning to Quantize Deep Networks by Optimizing Quantization Intervals with "
         "Task Loss, CVPR 2019, section 3.2"
     )
-    good_for: ClassVar[str] = "symmetric codes, a little better than `mse`"
+    good_for: ClassVar[str] = "symmetric weights: `mse` and at most 0.1 dB; a start for training"
     least_bits: ClassVar[int] = 2
 
     gamma: Annotated[float, Meta(gt=0, le=10)] = 1.0

@@ -40,7 +40,7 @@ class SawbQuantizer(CodebookQuantizer, frozen=True, tag="sawb"):
     paper: ClassVar[str] = (
         "Choi et al., Accurate and Efficient 2-bit Quantized Neural Networks, MLSys 2019, section 3"
     )
-    good_for: ClassVar[str] = "2 bits, at no cost in time"
+    good_for: ClassVar[str] = "2 bits at no cost in time, a little better than `mse`; not more bits"
     least_bits: ClassVar[int] = min(COEFFICIENTS)
     most_bits: ClassVar[int] = max(COEFFICIENTS)
 

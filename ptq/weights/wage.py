@@ -23,7 +23,9 @@ class WageQuantizer(CodebookQuantizer, frozen=True, tag="wage"):
         "Wu et al., Training and Inference with Integers in Deep Neural Networks, ICLR 2018, "
         "section 3.2"
     )
-    good_for: ClassVar[str] = "a baseline of power-of-two scales; `qcode` searches them"
+    good_for: ClassVar[str] = (
+        "a baseline of power-of-two scales; `qcode`, which searches them, is better"
+    )
     least_bits: ClassVar[int] = 2
 
     def codebook(self, rows: F32, bits: int) -> Codebook:
