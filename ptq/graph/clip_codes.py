@@ -17,6 +17,9 @@ from ptq.numerics.qtype import QType
 from ptq.plan import Decision
 from ptq.plan.staircase import looked_up
 
+#: Types of what is made on the way to a looked-up code; all else has that of codes.
+_DTYPES = {"shape": ir.DataType.INT64, "index": ir.DataType.INT32}
+
 
 def clip_codes(
     writer: QdqWriter, codes: ir.Value, name: str, bounds: tuple[float, float], decision: Decision
@@ -59,18 +62,35 @@ def table(bounds: tuple[float, float], decision: Decision) -> AnyArray:
     return np.roll(found, container.min).astype(container.dtype)
 
 
+def lookup(codes: ir.Value, entries: ir.Value, flat: ir.Value) -> list[ir.Node]:
+    """Return nodes of which the last puts out the entries of a table at codes.
+
+    Gather would do it in two, but takes 31 ns for each code in onnxruntime 1.31, and GatherElements
+    of a vector 2.5; no index is of 8 bits.
+
+    Args:
+        codes: of any shape.
+        entries: the table.
+        flat: the shape of a vector, [-1].
+    """
+    shape = ir.node("Shape", [codes])
+    vector = ir.node("Reshape", [codes, flat])
+    cast = ir.node("Cast", vector.outputs, attributes={"to": int(ir.DataType.INT32)})
+    found = ir.node("GatherElements", [entries, cast.outputs[0]])
+    return [shape, vector, cast, found, ir.node("Reshape", [found.outputs[0], shape.outputs[0]])]
+
+
 def _looked_up(writer: QdqWriter, codes: ir.Value, name: str, entries: AnyArray) -> ir.Value:
-    """Return the entries of a table at codes: Cast, because no index is of 8 bits, and Gather."""
+    """Return the entries of a table at codes."""
     held = writer.constant_of(f"{name}/table", entries)
-    cast = ir.node(
-        "Cast",
-        [codes],
-        attributes={"to": int(ir.DataType.INT32)},
-        name=writer.fresh(f"{name}/Cast"),
-    )
-    index = writer.place(cast, f"{name}/index", ir.DataType.INT32, after=codes.producer())
-    node = ir.node("Gather", [held, index], name=writer.fresh(f"{name}/Gather"))
-    return writer.place(node, f"{name}/looked_up", codes.dtype, after=cast)
+    flat = writer.constant_of(f"{name}/flat", np.array([-1], np.int64))
+    nodes, after = lookup(codes, held, flat), codes.producer()
+    names = ("shape", "vector", "index", "found", "looked_up")
+    for node, what in zip(nodes, names, strict=True):
+        node.name = writer.fresh(f"{name}/{what}/{node.op_type}")
+        writer.place(node, f"{name}/{what}", _DTYPES.get(what, codes.dtype), after=after)
+        after = node
+    return nodes[-1].outputs[0]
 
 
 def saturates(bounds: tuple[float, float], decision: Decision) -> bool:

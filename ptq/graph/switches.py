@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from ptq.graph.clip_codes import params_of, table
+from ptq.graph.clip_codes import lookup, params_of, table
 from ptq.graph.passes.edit import constant
 from ptq.graph.qdq_writer import QdqWriter
 from ptq.graph.save import to_bytes
@@ -24,9 +24,6 @@ from ptq.graph.site import Site, Sites, gate_name, gate_of, name_of
 from ptq.graph.writer import label
 from ptq.numerics.affine import QParams
 from ptq.plan import Decision, Plan
-
-#: The type of indices: none of Gather is of 8 bits.
-_INDEX = int(ir.DataType.INT32)
 
 #: Makes nodes of a branch, the last of which has its output.
 _Branch = Callable[[], Sequence[ir.Node]]
@@ -284,6 +281,7 @@ class _Builder:
         clips = params.qtype.levels <= container.max - container.min
         if decision.starts:
             constants["table"] = table((-math.inf, math.inf), decision)
+            constants["flat"] = np.array([-1], np.int64)
         elif clips:
             for end, code in (("lo", params.qtype.qmin), ("hi", params.qtype.qmax)):
                 constants[end] = np.asarray(code, params.qtype.storage)
@@ -296,10 +294,9 @@ class _Builder:
             made = [ir.node("QuantizeLinear", [value, scale, zero_point])]
             made[-1].outputs[0].name = self.writer.fresh("codes")
             if decision.starts:
-                made.append(ir.node("Cast", made[-1].outputs, attributes={"to": _INDEX}))
-                made[-1].outputs[0].name = self.writer.fresh("index")
-                made.append(ir.node("Gather", [*ends, made[-1].outputs[0]]))
-                made[-1].outputs[0].name = self.writer.fresh("looked_up")
+                made += lookup(made[-1].outputs[0], *ends)
+                for node in made[1:]:
+                    node.outputs[0].name = self.writer.fresh("looked_up")
             elif clips:
                 made.append(ir.node("Clip", [made[-1].outputs[0], *ends]))
                 made[-1].outputs[0].name = self.writer.fresh("clipped")

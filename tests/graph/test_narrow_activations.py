@@ -164,7 +164,7 @@ def looking_up(plan):
 @BY_PATTERN
 def test_codes_that_are_looked_up_compute_what_the_plan_says(name):
     quantized = quantize(pattern(name), decisions=looking_up(quantize(pattern(name)).plan))
-    assert [n for n in quantized.model.graph if n.op_type == "Gather"]
+    assert [n for n in quantized.model.graph if n.op_type == "GatherElements"]
     check_values(quantized)
 
 
@@ -182,7 +182,7 @@ def test_what_shares_codes_is_not_looked_up_again():
     quantized = quantize(
         pattern("max pool"), decisions=looking_up(quantize(pattern("max pool")).plan)
     )
-    found = [n.outputs[0].name for n in quantized.model.graph if n.op_type == "Gather"]
+    found = [n.outputs[0].name for n in quantized.model.graph if n.op_type == "GatherElements"]
     assert len(found) == 3  # x, r and y
     assert not any(name.startswith("u") for name in found)
 
