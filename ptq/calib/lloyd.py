@@ -28,7 +28,10 @@ class LloydSolver(NonUniformSolver, frozen=True, tag="lloyd"):
         "Lloyd, Least Squares Quantization in PCM, IEEE Transactions on Information Theory 1982; "
         "Max, Quantizing for Minimum Distortion, 1960"
     )
-    good_for: ClassVar[str] = "2 to 4 bits on hardware with tables"
+    good_for: ClassVar[str] = (
+        "3 and 4 bits on hardware with tables: 2 dB over mse on two of three networks, 0.6 "
+        "below on one"
+    )
 
     def fitted(self, stats: TensorStats, points: Points, qtype: QType) -> Levels:
         """Return levels of which none is far from the mean of its values."""

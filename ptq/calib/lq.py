@@ -37,7 +37,9 @@ class LqSolver(NonUniformSolver, frozen=True, tag="lq"):
         "Zhang et al., LQ-Nets: Learned Quantization for Highly Accurate and Compact Deep Neural "
         "Networks, ECCV 2018, section 3.2 and algorithm 1"
     )
-    good_for: ClassVar[str] = "2 to 4 bits on hardware with kernels of single bits"
+    good_for: ClassVar[str] = (
+        "2 to 4 bits on hardware with kernels of single bits: as mse, or half a dB better"
+    )
     two_sided: ClassVar[str] = "given levels with an offset"
 
     def fitted(self, stats: TensorStats, points: Points, qtype: QType) -> Levels:

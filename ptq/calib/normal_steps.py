@@ -22,7 +22,7 @@ def half_step(levels: int, *, zero: bool) -> float:
 
     The levels are ``step * (1 .. levels)``, and 0 if ``zero``; values go to the nearest. Without 0
     all that is positive goes to the first level at least, which is the rule of HWGQ (Cai et al.,
-    CVPR 2017, equation 4: ``t_1 = 0``). The error has one least, found by Brent's method.
+    CVPR 2017: ``t_1 = 0``). The error has one least, found by Brent's method.
 
     Args:
         levels: how many beside 0.

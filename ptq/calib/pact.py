@@ -35,7 +35,9 @@ class PactSolver(Solver, frozen=True, tag="pact"):
         "Choi et al., PACT: Parameterized Clipping Activation for Quantized Neural Networks, "
         "arXiv:1805.06085, 2018, equations 1 and 2"
     )
-    good_for: ClassVar[str] = "few bits, by=output"
+    good_for: ClassVar[str] = (
+        "2 bits, with by=output: half a dB over mse where it finds anything; else the ranges of mse"
+    )
     two_sided: ClassVar[str] = "clipped at both ends"
 
     by: Literal["error", "output"] = "error"

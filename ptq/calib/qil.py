@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from msgspec import Meta
 
 from ptq.calib.levels import Levels
 from ptq.calib.nonuniform import NonUniformSolver, Points
@@ -12,33 +13,42 @@ from ptq.numerics.arrays import F64
 from ptq.numerics.qtype import QType
 from ptq.stats.base import TensorStats
 
-#: How many ends are tried: of the part that is pruned, and of the part that is clipped.
-_PRUNED, _CLIPPED = 17, 48
-
-#: Each round of refinement looks between the neighbours of the best, with so many points.
-_ROUNDS, _FINER = 4, 9
+#: How many upper ends are tried at first, and in each round between the neighbours of the best.
+_ENDS, _FINER, _ROUNDS = 64, 9, 5
 
 
 class QilSolver(NonUniformSolver, frozen=True, tag="qil"):
-    """An interval of least error: below it 0, above it the top, and even levels of any step.
+    """An interval: below it 0, above it the top, and even levels whose step is apart from it.
 
     With center c and distance d, ``t = clip((|x| - (c - d)) / 2d, 0, 1)`` becomes
-    ``k = round(t (2^bits - 1))`` and k stands for ``a k``: what encodes is not what decodes. The
-    paper trains c and d, and lets the next layer learn a. Here a grid over both ends is searched
-    for the least squared error, with the best a of each in closed form, and refined around the best
-    point. An interval from 0 is a uniform grid, so that the error is never more than that of one
-    of these, but for the 256 codes that levels are rounded to.
+    ``k = round(t (2^bits - 1))``, and k stands for ``a k``: what encodes is not what decodes. The
+    paper trains c and d, and leaves a to the layer that follows. Here the lower end ``c - d`` is
+    where ``prune`` says, the upper end that of least squared error, and a is the least-squares
+    step, in closed form.
+
+    As the step is free, nothing has less squared error than going to the nearest level, which is
+    what an interval from 0 does. So with ``prune=0`` a tensor of one sign has the grid of `mse`,
+    and all that is pruned costs; that it may help the network is what training finds out
+    (``--fine-tune qil``).
 
     The paper has activations of one sign. Those of both get the form that weights have,
     ``sign(x) a k`` with k up to ``2^(bits-1) - 1``.
+
+    Attributes:
+        prune: per cent of the values other than 0, the smallest, that lie below the interval.
     """
 
     paper: ClassVar[str] = (
         "Jung et al., Learning to Quantize Deep Networks by Optimizing Quantization Intervals with "
-        "Task Loss, CVPR 2019, equations 2 and 3"
+        "Task Loss, CVPR 2019"
     )
-    good_for: ClassVar[str] = "2 and 3 bits on hardware that encodes as it decodes otherwise"
+    good_for: ClassVar[str] = (
+        "encoders with a dead zone; costs unless trained (--fine-tune qil), and without pruning is "
+        "mse"
+    )
     two_sided: ClassVar[str] = "given levels that are even about 0"
+
+    prune: Annotated[float, Meta(ge=0.0, lt=100.0)] = 0.0
 
     def fitted(self, stats: TensorStats, points: Points, qtype: QType) -> Levels:
         """Return the levels of the best interval."""
@@ -46,13 +56,15 @@ class QilSolver(NonUniformSolver, frozen=True, tag="qil"):
         top = 2 ** (qtype.bits - both) - 1
         order = np.argsort(np.abs(points.x), kind="stable")
         folded = Points.with_mass(np.abs(points.x)[order], points.mass[order])
-        p, u, step = _search(folded, top)
+        below = np.cumsum(folded.mass) <= self.prune / 100 * folded.mass.sum()
+        p = float(folded.x[below][-1]) if below.any() else 0.0
+        u, step = _upper_end(folded, p, top)
         starts = _starts(p, u, top)
         values = step * np.arange(top + 1)
         if both:
-            below = np.nextafter(-starts[::-1], -np.inf)
+            under = np.nextafter(-starts[::-1], -np.inf)
             return Levels.of(
-                np.concatenate([-values[:0:-1], values]), np.concatenate([below, starts])
+                np.concatenate([-values[:0:-1], values]), np.concatenate([under, starts])
             )
         if points.x[0] < 0:
             # values below, not at, a start go further down
@@ -60,29 +72,20 @@ class QilSolver(NonUniformSolver, frozen=True, tag="qil"):
         return Levels.of(values, starts)
 
 
-def _search(points: Points, top: int) -> tuple[float, float, float]:
-    """Return the ends of the best interval, and what a code stands for."""
+def _upper_end(points: Points, p: float, top: int) -> tuple[float, float]:
+    """Return the upper end of the best interval from ``p``, and what a code stands for."""
     most = float(points.x[-1])
-    pruned = np.linspace(0.0, 0.5, _PRUNED) * most
-    clipped = np.linspace(0.0, 1.0, _CLIPPED + 1)[1:] * most
-    best, at = -1.0, (0.0, most, most / top)
+    ends = p + np.linspace(0.0, 1.0, _ENDS + 1)[1:] * (most - p)
+    best, at = -1.0, (most, most / top)
     for _ in range(1 + _ROUNDS):
-        for p in pruned:
-            for u in clipped[clipped > p]:
-                gain, step = _gain(points, float(p), float(u), top)
-                if gain > best and step > 0:
-                    best, at = gain, (float(p), float(u), step)
-        pruned = _between(pruned, at[0])
-        clipped = _between(clipped, at[1])
+        for u in ends:
+            gain, step = _gain(points, p, float(u), top)
+            if gain > best and step > 0:
+                best, at = gain, (float(u), step)
+        near = int(np.argmin(np.abs(ends - at[0])))
+        low, high = ends[max(near - 1, 0)], ends[min(near + 1, ends.size - 1)]
+        ends = np.unique(np.append(np.linspace(low, high, _FINER), at[0]))
     return at
-
-
-def _between(grid: F64, best: float) -> F64:
-    """Return a finer grid between the neighbours of a point; the point is one of it."""
-    at = int(np.argmin(np.abs(grid - best)))
-    low, high = grid[max(at - 1, 0)], grid[min(at + 1, grid.size - 1)]
-    finer = np.linspace(low, high, _FINER)
-    return np.unique(np.append(finer, best))
 
 
 def _gain(points: Points, p: float, u: float, top: int) -> tuple[float, float]:

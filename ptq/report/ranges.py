@@ -1,4 +1,4 @@
-"""How `--calib auto` or `lapq` chose the ranges."""
+"""How `--calib auto`, `lapq` or `pact` chose the ranges, and what papers have none for."""
 
 from __future__ import annotations
 

@@ -96,18 +96,29 @@ def test_qil_encodes_as_the_paper_does():
     np.testing.assert_allclose(found(x), VECTORS["qil_a2"]["abar"], rtol=1e-12)
 
 
+def interval_error(x, p, u, top):
+    k = np.clip(np.rint((x - p) / (u - p) * top), 0, top)
+    return float(np.mean((x - (x @ k) / (k @ k) * k) ** 2)) if k.any() else np.inf
+
+
 @pytest.mark.parametrize("name", ["half-normal", "relu", "relu6"])
 @pytest.mark.parametrize("qtype", [UINT2, THREE], ids=str)
-def test_no_interval_is_better_than_that_of_qil(name, qtype):
-    x = SAMPLES[name][:4000]
-    top = 2**qtype.bits - 1
-    least = np.inf
-    for p in np.linspace(0, 0.5, 26) * x.max():
-        for u in np.linspace(0.05, 1, 39) * x.max():
-            k = np.clip(np.rint((x - p) / (u - p) * top), 0, top) if u > p else 0 * x
-            if k.any():
-                least = min(least, float(np.mean((x - (x @ k) / (k @ k) * k) ** 2)))
-    assert error(solve("qil", x, qtype), x) <= 1.01 * least
+@pytest.mark.parametrize("prune", [0, 30])
+def test_no_upper_end_is_better_than_that_of_qil(name, qtype, prune):
+    x = SAMPLES[name][:4000].astype(np.float64)
+    p = np.percentile(x[x != 0], prune) if prune else 0.0
+    ends = p + np.linspace(0, 1, 101)[1:] * (x.max() - p)
+    least = min(interval_error(x, p, u, 2**qtype.bits - 1) for u in ends)
+    assert error(solve(f"qil:prune={prune}", x, qtype), x) <= 1.01 * least
+
+
+def test_no_interval_has_less_error_than_the_best_even_grid():
+    x = SAMPLES["relu"][:4000].astype(np.float64)
+    ends = np.linspace(0, 1, 41) * x.max()
+    least = min(interval_error(x, p, u, 3) for p in ends[:20] for u in ends if u > p)
+    # the grid of ends is coarse, the search is not
+    assert error(uniform_levels(TensorStats.of(x), UINT2), x) <= 1.001 * least
+    assert error(solve("qil", x, UINT2), x) <= 1.001 * least
 
 
 def test_qil_is_even_about_zero_where_there_are_both_signs():
