@@ -19,12 +19,13 @@ QTYPES = st.sampled_from([INT2, UINT4, INT8, UINT8, INT16])
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ORDINARY = st.one_of(st.floats(-100, 100, width=32), st.sampled_from([0.0, 6.0, -1.0, 64.0]))
 
-#: Ranges of methods with levels of their own are those of one, whatever the levels are.
-SOLVERS = [n for n, c in solvers().items() if not issubclass(c, NonUniformSolver) or n == "lloyd"]
+#: Ranges of these are those of another, by the same function: of `mse` and `dorefa`.
+SAME = {n for n, c in solvers().items() if issubclass(c, NonUniformSolver)} | {"pact", "wrpn"}
+SOLVERS = [name for name in solvers() if name not in SAME]
 every_solver = pytest.mark.parametrize("name", SOLVERS)
 
 #: Of these the range is one number, whatever the data are.
-ABSOLUTE = {"dorefa", "wrpn"}
+ABSOLUTE = {"dorefa"}
 relative_solver = pytest.mark.parametrize("name", sorted(set(SOLVERS) - ABSOLUTE))
 
 

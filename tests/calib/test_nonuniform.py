@@ -68,7 +68,7 @@ def test_levels_of_lloyd_are_means_of_the_values_nearest_to_them(x):
 def test_no_basis_of_two_bits_is_better_than_that_of_lq(name):
     x = SAMPLES[name][:4000]
     found = error(solve("lq", x, UINT2), x)
-    tries = np.linspace(0.02, 1, 50) * x.max()
+    tries = np.linspace(0.03, 1, 34) * x.max()
     least = min(
         error(Levels.nearest([0, a, b, a + b]), x) for i, a in enumerate(tries) for b in tries[i:]
     )
