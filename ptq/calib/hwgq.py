@@ -37,9 +37,7 @@ class HwgqSolver(Solver, frozen=True, tag="hwgq"):
     paper: ClassVar[str] = (
         "Cai et al., Deep Learning with Low Precision by Half-wave Gaussian Quantization, CVPR 2017"
     )
-    good_for: ClassVar[str] = (
-        "a range from one moment, without a search; 2 to 5 dB below mse at 3 and 4 bits"
-    )
+    good_for: ClassVar[str] = "a range from one moment, without a search; up to 5 dB below mse"
     two_sided: ClassVar[str] = "given the best grid for a normal distribution (Max 1960)"
 
     rule: Literal["nearest", "paper"] = "nearest"

@@ -29,7 +29,9 @@ class LapqSolver(Solver, frozen=True, tag="lapq"):
         "Nahshan et al., Loss Aware Post-training Quantization, Machine Learning 2021, "
         "algorithm 1; with the error of the outputs for the loss, which needs no labels"
     )
-    good_for: ClassVar[str] = "4 bits, where all ranges together matter; little at 8"
+    good_for: ClassVar[str] = (
+        "few bits, where ranges by the output are wanted; at 3 and 8 bits within a dB of mse here"
+    )
     trials: Annotated[int, Meta(ge=0)] = 100
 
     @property

@@ -43,7 +43,8 @@ class Log2Solver(NonUniformSolver, frozen=True, tag="log2"):
         "Networks using Logarithmic Data Representation, arXiv:1603.01025, 2016"
     )
     good_for: ClassVar[str] = (
-        "3 bits and softmax; with per_octave=1 hardware of shifts, 10 dB below mse at 4 bits"
+        "softmax of few bits, 2 and 3 bits; with per_octave=1 hardware of shifts, 10 dB below "
+        "mse at 4"
     )
 
     per_octave: Annotated[int, Meta(ge=0, le=8)] = 0

@@ -38,7 +38,8 @@ class LqSolver(NonUniformSolver, frozen=True, tag="lq"):
         "Networks, ECCV 2018, section 3.2 and algorithm 1"
     )
     good_for: ClassVar[str] = (
-        "2 to 4 bits on hardware with kernels of single bits: as mse, or half a dB better"
+        "2 to 4 bits on hardware with kernels of single bits: within half a dB of mse, mostly "
+        "above it"
     )
     two_sided: ClassVar[str] = "given levels with an offset"
 

@@ -43,8 +43,8 @@ class QilSolver(NonUniformSolver, frozen=True, tag="qil"):
         "Task Loss, CVPR 2019"
     )
     good_for: ClassVar[str] = (
-        "encoders with a dead zone; costs unless trained (--fine-tune qil), and without pruning is "
-        "mse"
+        "encoders with a dead zone; costs unless trained (--fine-tune qil), and without "
+        "pruning is nearly mse"
     )
     two_sided: ClassVar[str] = "given levels that are even about 0"
 
