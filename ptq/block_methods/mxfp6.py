@@ -15,7 +15,10 @@ class Mxfp6Blocks(MicroscalingBlocks, frozen=True, tag="mxfp6"):
     exponent.
     """
 
-    good_for: ClassVar[str] = "TODO"
+    good_for: ClassVar[str] = (
+        "exchange with hardware that has it: 6.25 bits a weight, from 2 dB below kquant of "
+        "6 bits to 1 above"
+    )
     widths: ClassVar[tuple[int, ...]] = (6,)
     element: ClassVar[MiniFloat] = E2M3
     shift: ClassVar[int] = 3

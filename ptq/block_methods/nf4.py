@@ -26,7 +26,9 @@ class Nf4Blocks(LevelQuantizer, frozen=True, tag="nf4"):
     paper: ClassVar[str] = (
         "Dettmers et al., QLoRA: Efficient Finetuning of Quantized LLMs, NeurIPS 2023, section 3"
     )
-    good_for: ClassVar[str] = "TODO"
+    good_for: ClassVar[str] = (
+        "comparison with QLoRA: 0.3 dB below to 0.8 above mse of 4 bits; kquant is mostly better"
+    )
     widths: ClassVar[tuple[int, ...]] = (4,)
 
     def table(self, bits: int) -> AnyArray:

@@ -35,7 +35,7 @@ def blocks_of(array, block):
 
 
 @every_width
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(w=WEIGHTS)
 def test_codes_scales_and_values_are_in_their_bounds(name, bits, w):
     tensor = METHODS[name]().quantize(w, layout(bits))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -19,6 +19,7 @@ NUMBERS = hnp.arrays(
 
 @pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("signed", [True, False])
+@settings(max_examples=20)
 @given(numbers=NUMBERS, power=st.integers(-60, 60))
 def test_each_number_is_within_half_a_step(bits, signed, numbers, power):
     numbers = np.ldexp(numbers if signed else np.abs(numbers), power)
