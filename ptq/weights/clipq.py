@@ -38,6 +38,7 @@ class ClipQQuantizer(CodebookQuantizer, frozen=True, tag="clipq"):
     good_for: ClassVar[str] = (
         "compressed files, by `--bits mixed`: a share of zeros for each layer; else `kmeans`"
     )
+    free_levels: ClassVar[bool] = True
     least_bits: ClassVar[int] = 2
 
     prune: Annotated[float, Meta(ge=0, lt=1)] = 0.1

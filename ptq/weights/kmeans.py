@@ -45,6 +45,7 @@ class KMeansQuantizer(CodebookQuantizer, frozen=True, tag="kmeans"):
     good_for: ClassVar[str] = (
         "4 to 2 bits, 3 to 8 dB over `mse`, in channels of 100 weights or more: each has a table"
     )
+    free_levels: ClassVar[bool] = True
 
     prune: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     codebook_of: Literal["channel", "scaled", "layer"] = "channel"

@@ -31,6 +31,7 @@ class KquantileQuantizer(CodebookQuantizer, frozen=True, tag="kquantile"):
     good_for: ClassVar[str] = (
         "kernels of few weights: depthwise ones are exact from 4 bits on; else lq is nearer"
     )
+    free_levels: ClassVar[bool] = True
 
     level: Literal["mean", "median"] = "mean"
 
