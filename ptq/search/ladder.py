@@ -128,10 +128,17 @@ LADDER = (
          kernels=True, cost=3.0),
     Rung(name="4 bits, gptq", changes={"bits": 4, "weights_symmetric": False, **_ROUNDED},
          alone=True, kernels=True, cost=4.0),
+    # as many bits, and tables: between 4 and 5 bits a weight in layers of many inputs
+    Rung(name="4 bits, k-means and refit",
+         changes={"bits": 4, "weight_method": "kmeans", "rounding": "refit", "bias_correct": True},
+         alone=True, kernels=True, cost=12.0),
     Rung(name="weights only, 4 bits", scheme="weight-only", changes={"bits": 4}, alone=True,
          kernels=True),
     Rung(name="weights only, 4 bits, gptq and awq", scheme="weight-only",
          changes={"bits": 4, "awq": True, **_ROUNDED}, alone=True, kernels=True, cost=4.0),
+    Rung(name="weights only, 4 bits, k-quants and gptq", scheme="weight-only",
+         changes={"bits": 4, "weight_method": "kquant", **_ROUNDED}, alone=True, kernels=True,
+         cost=4.0),
 )  # fmt: skip
 
 #: What always stays within a drop, for limits that a float model can hold.
