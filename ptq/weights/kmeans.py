@@ -10,8 +10,7 @@ from msgspec import Meta
 from ptq.numerics.arrays import F32, F64
 from ptq.numerics.kmeans import Init, k_means
 from ptq.numerics.levels import snapped
-from ptq.numerics.sorted_rows import count_below
-from ptq.weights.codebook import Codebook, CodebookQuantizer, counts_of
+from ptq.weights.codebook import Codebook, CodebookQuantizer, counts_of, to_nearest
 from ptq.weights.gain import least_squares_gain
 
 
@@ -69,13 +68,13 @@ class KMeansQuantizer(CodebookQuantizer, frozen=True, tag="kmeans"):
     def _of_rows(self, rows: F32, count: int) -> Codebook:
         if not self.prune:
             levels = k_means(np.sort(rows, axis=1).astype(np.float64), count, self.init)
-            return to_nearest_of_many(rows, levels)
+            return to_nearest(rows, levels)
         order = np.argsort(np.abs(rows), axis=1, kind="stable")
         pruned, kept = np.split(order, [int(self.prune * rows.shape[1])], axis=1)
         values = np.sort(np.take_along_axis(rows, kept, axis=1), axis=1).astype(np.float64)
         levels = k_means(values, count - 1, self.init)
         levels = np.sort(np.concatenate([levels, np.zeros((len(rows), 1))], axis=1), axis=1)
-        found = to_nearest_of_many(rows, levels)
+        found = to_nearest(rows, levels)
         zero = np.broadcast_to((levels < 0).sum(axis=1)[:, None], pruned.shape)
         np.put_along_axis(found.index, pruned, zero, axis=1)
         return found
@@ -86,11 +85,3 @@ def _sizes(rows: F32) -> F64:
     values = rows.astype(np.float64)
     root = np.sqrt(np.einsum("ij,ij->i", values, values) / max(rows.shape[1], 1))
     return np.where(root > 0, root, 1.0)
-
-
-def to_nearest_of_many(rows: F32, levels: F64) -> Codebook:
-    """Return the codebook with which each weight has the level next to it.
-
-    `to_nearest` passes over the weights once for each level, and this once for each bit.
-    """
-    return Codebook(levels, count_below((levels[:, 1:] + levels[:, :-1]) / 2, rows))
