@@ -41,8 +41,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         title: what to call the figure.
         unit: how it reads: a ``share`` of 1, ``dB``, or a plain ``number``.
         higher_is_better: whether a larger figure is better.
-        against: what the outputs were held against: ``labels``, or the outputs of the ``float``
-            model, whose own figure is then what equal outputs get.
+        against: what the outputs were held against: ``labels``, the ``inputs`` (the next tokens
+            of a text), or the outputs of the ``float`` model, whose own figure is then what equal
+            outputs get.
         reference: the float model's figure.
         quantized: the quantized model's figure.
         drop: by how much the quantized model is worse, in the figure's own unit (a share, not a
@@ -56,7 +57,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     unit: Literal["share", "dB", "number"]
     higher_is_better: bool
-    against: Literal["labels", "float"]
+    against: Literal["labels", "inputs", "float"]
     reference: Estimate
     quantized: Estimate
     drop: Estimate
@@ -115,7 +116,7 @@ def score(  # noqa: PLR0913 - two models, data, and how sure to be
         got = dict(zip(names, run(quantized, feed, names, where=_WHERE), strict=True))
         _require_numbers(wanted, got, sample)
         for tally in tallies.values():
-            tally.add(wanted, got)
+            tally.add(feed, wanted, got)
         on_feed()
     if sample < 0:
         raise DataError("there is no evaluation sample; the data must hold at least one")
@@ -139,11 +140,13 @@ class _Tally:
         self.metric = metric
         self.labels = None if metric.labels == "none" else labels
         self.taken = 0
+        self.told = self.labels is not None
         self.reference: list[Sums] = []
         self.quantized: list[Sums] = []
 
-    def add(self, wanted: Outputs, got: Outputs) -> None:
-        labels = self._take(wanted)
+    def add(self, feed: Feed, wanted: Outputs, got: Outputs) -> None:
+        labels = self.metric.truth(feed, wanted, self._take(wanted))
+        self.told |= labels is not None
         self.reference.append(self.metric.measure(wanted, wanted, labels))
         self.quantized.append(self.metric.measure(got, wanted, labels))
         if self.quantized[-1].shape != self.reference[-1].shape:
@@ -179,7 +182,7 @@ class _Tally:
             raise DataError(f"{metric.title}: there is nothing to judge, for {metric.empty}")
         # infinity minus infinity is no number, and is reported as none
         difference = figures[0] - figures[1]
-        intervals = _intervals(metric, a, b, how, by_labels=self.labels is not None)
+        intervals = _intervals(metric, a, b, how, told=self.told)
         of_a, of_b, of_difference = intervals or ((math.nan, math.nan),) * 3
         if not metric.higher_is_better:
             difference, of_difference = -difference, (-of_difference[1], -of_difference[0])
@@ -188,7 +191,7 @@ class _Tally:
             title=metric.title,
             unit=metric.unit,
             higher_is_better=metric.higher_is_better,
-            against="float" if self.labels is None else "labels",
+            against="labels" if self.labels is not None else "inputs" if self.told else "float",
             reference=_estimate(figures[0], of_a),
             quantized=_estimate(figures[1], of_b),
             drop=_estimate(difference, of_difference),
@@ -198,7 +201,7 @@ class _Tally:
 
 
 def _intervals(
-    metric: Metric, a: Sums, b: Sums, how: _Precision, *, by_labels: bool
+    metric: Metric, a: Sums, b: Sums, how: _Precision, *, told: bool
 ) -> _Intervals | None:
     """Return the intervals, closed forms where every unit is one answer; ``None`` for one unit."""
     units = len(a)
@@ -207,7 +210,7 @@ def _intervals(
     if metric.counts and (a[:, 1] == 1).all():
         right_a, right_b = a[:, 0] > 0, b[:, 0] > 0
         of_b = wilson(int(right_b.sum()), units, how.level)
-        if not by_labels:  # the float model agrees with itself by definition
+        if not told:  # the float model agrees with itself by definition
             return (1.0, 1.0), of_b, (1.0 - of_b[1], 1.0 - of_b[0])
         both, only_a = int((right_a & right_b).sum()), int((right_a & ~right_b).sum())
         only_b = int((~right_a & right_b).sum())

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ptq.data.feeds import Feed
 from ptq.data.function import FUNCTION
 from ptq.data.labels import Labels
 from ptq.registry import Registry
@@ -85,6 +86,20 @@ class Metric(
         """
         return 0
 
+    def truth(self, feed: Feed, reference: Outputs, labels: Labels | None) -> Labels | None:
+        """Return the right answers of a feed: the labels, or what the inputs themselves say.
+
+        Args:
+            feed: the inputs of both models.
+            reference: outputs of the float model.
+            labels: labels of this feed; ``None`` if there are none.
+
+        Raises:
+            DataError: inputs, outputs and labels do not belong together.
+            ConfigError: an option names an input or output that is none.
+        """
+        return labels
+
     def measure(self, got: Outputs, reference: Outputs, labels: Labels | None) -> Sums:
         """Return what one feed adds to the sums, float64 of shape ``(units, fields)``.
 
@@ -93,8 +108,8 @@ class Metric(
         Args:
             got: outputs of the model that is judged: the float one too, for its own figure.
             reference: outputs of the float model on the same feed.
-            labels: right answers of this feed, as many as `answers` says; ``None`` if there are
-                none.
+            labels: right answers of this feed, as `truth` has them, as many as `answers` says;
+                ``None`` if there are none.
 
         Raises:
             DataError: the outputs or labels are not what the metric is for.

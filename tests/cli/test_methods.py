@@ -16,7 +16,7 @@ from ptq.weights import weight_quantizers
 RANGES = {"minmax", "ema", "scale", "percentile", "kl", "mse", "qcode"}
 WEIGHTS = {"minmax", "percentile", "mse", "qcode"}
 TRAINING = {"pact", "pact-sawb", "qil", "dorefa", "wrpn", "lsq", "lsq-plus", "fqn"}
-METRICS = {"topk", "agreement", "mse", "cosine", "sqnr", "iou", "ap", "cer"}
+METRICS = {"topk", "agreement", "mse", "cosine", "sqnr", "iou", "ap", "cer", "nll", "perplexity"}
 
 
 def listed() -> list[Method]:
