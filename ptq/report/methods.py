@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 
 import msgspec
+
+from ptq.errors import ConfigError
+from ptq.report.literature import System, system_text
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +23,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         good_for: when to take it; empty where nothing is said.
         options: its options with their defaults, as they follow the colon; empty or ``None`` are
             those that nothing stands for.
+        least_bits: the least width of a weight that it has; ``None`` of what has no widths.
+        most_bits: the largest, likewise.
     """
 
     name: str
@@ -27,6 +33,20 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     paper: str
     good_for: str
     options: dict[str, object]
+    least_bits: int | None = None
+    most_bits: int | None = None
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What there is of one name.
+
+    Attributes:
+        methods: of any kind.
+        systems: of the literature: of that name, or made by such a method.
+    """
+
+    methods: tuple[Method, ...]
+    systems: tuple[System, ...]
 
 
 def all_methods(training: Mapping[str, type[msgspec.Struct]]) -> list[Method]:
@@ -60,9 +80,43 @@ def _methods(kind: str, found: Mapping[str, type[msgspec.Struct]]) -> list[Metho
             paper=str(getattr(method, "paper", "")),
             good_for=str(getattr(method, "good_for", "")),
             options={f.name: f.default for f in msgspec.structs.fields(method)},
+            least_bits=getattr(method, "least_bits", None),
+            most_bits=getattr(method, "most_bits", None),
         )
         for name, method in sorted(found.items())
     ]
+
+
+def named(name: str, methods: Sequence[Method], systems: Sequence[System]) -> Found:
+    """Return the methods of a name, and the systems of that name or made by such a method.
+
+    Names are the same whatever their case, and whatever stands between letters.
+
+    Raises:
+        ConfigError: there is nothing of that name.
+    """
+    key = _key(name)
+    of_name = tuple(method for method in methods if _key(method.name) == key)
+    own = [system for system in systems if key and key in _words(system.name)]
+    made = [s for s in systems if s not in own and any(s.mentions(m.name) for m in of_name)]
+    if not of_name and not own:
+        known = {_key(one.name): one.name for one in (*methods, *systems)}
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean '{known[near[0]]}'? " if near else ""
+        raise ConfigError(
+            f"there is no method or system '{name}'; {hint}`ptq methods` and `ptq methods "
+            "--systems` list them"
+        )
+    return Found(of_name, (*own, *made))
+
+
+def _key(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum() or c == "+")
+
+
+def _words(name: str) -> set[str]:
+    """Return the whole name and its parts, as keys."""
+    return {_key(name), *map(_key, name.split())}
 
 
 #: Headings in the order of the list, each with the option that takes such a method.
@@ -85,7 +139,17 @@ def methods_text(methods: Sequence[Method]) -> str:
             if method.kind == kind:
                 lines += _described(method)
         lines.append("")
-    return "\n".join(lines).rstrip()
+    lines.append("`ptq methods --systems` lists the systems of the literature and what makes them,")
+    lines.append("`ptq methods NAME` what there is of one name")
+    return "\n".join(lines)
+
+
+def found_text(found: Found) -> str:
+    """Return what `ptq methods NAME` prints."""
+    parts = [
+        "\n".join([_KINDS[method.kind], *_described(method)]) for method in found.methods
+    ] + [system_text(system) for system in found.systems]
+    return "\n\n".join(parts)
 
 
 def _described(method: Method) -> list[str]:
@@ -97,11 +161,19 @@ def _described(method: Method) -> list[str]:
         lines.append(f"  {'':<11} options: {method.name}:{options}")
     if others:
         lines.append(f"  {'':<11} {'also' if given else 'options'}: {', '.join(others)}")
+    if method.most_bits is not None:
+        lines.append(f"  {'':<11} widths: {_widths(method)}")
     if method.good_for:
         lines.append(f"  {'':<11} good for: {method.good_for}")
     if method.paper:
         lines.append(f"  {'':<11} source: {method.paper}")
     return lines
+
+
+def _widths(method: Method) -> str:
+    if method.least_bits == method.most_bits:
+        return f"{method.most_bits} bit{'s' if method.most_bits != 1 else ''}"
+    return f"{method.least_bits} to {method.most_bits} bits"
 
 
 def _spelled(value: object) -> str:

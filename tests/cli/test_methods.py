@@ -7,7 +7,8 @@ from support.cli import ptq
 from ptq.calib import parse_method as parse_solver
 from ptq.calib import solvers
 from ptq.metrics import metric_names, parse_metric
-from ptq.report.methods import Method
+from ptq.report.literature import System
+from ptq.report.methods import Found, Method
 from ptq.train.fakequant import QAT_METHODS
 from ptq.weights import parse_method as parse_quantizer
 from ptq.weights import weight_quantizers
@@ -67,6 +68,47 @@ def test_what_is_shown_as_options_can_be_typed(heading, parse):
     assert shown
     for text in shown:
         assert parse(text) == parse(text.partition(":")[0]), "the defaults, spelled out"
+
+
+def test_systems_are_listed_with_what_makes_them():
+    done = ptq("methods", "--systems")
+    found = msgspec.json.decode(ptq("methods", "--systems", "--json").out, type=list[System])
+    assert len(found) > 60
+    for system in found:
+        assert system.name in done.out
+        assert all(use in done.out for use in system.use)
+        assert system.out_of_scope in done.out
+
+
+def test_a_name_shows_all_that_has_it():
+    found = msgspec.json.decode(ptq("methods", "PACT", "--json").out, type=Found)
+    assert {method.kind for method in found.methods} >= {"training"}
+    assert found.systems[0].name == "PACT"
+    assert "Distillation" in [system.name for system in found.systems], "which pact makes"
+    done = ptq("methods", "pact")
+    assert "training methods (--fine-tune)" in done.out
+    assert "use: ptq quantize MODEL --bits W4A4 --fine-tune pact" in done.out
+    assert "note: The paper asks for" in done.out
+
+
+@pytest.mark.parametrize("name", ["deep compression", "DeepCompression", "vnq", "group-net"])
+def test_names_of_systems_are_found_however_they_are_written(name):
+    assert ptq("methods", name).out.startswith(("Deep Compression\n", "VNQ\n", "Group-Net\n"))
+
+
+def test_a_name_of_nothing_is_an_error_with_a_remedy():
+    done = ptq("methods", "lsqq")
+    assert done.code == 2
+    assert "no method or system 'lsqq'; did you mean 'LSQ'?" in done.message
+    assert ptq("methods", "lsq", "--systems").code == 2
+
+
+def test_weight_quantizers_say_their_widths():
+    assert {m.name: (m.least_bits, m.most_bits) for m in listed() if m.name == "bwn"} == {
+        "bwn": (1, 1)
+    }
+    assert "widths: 1 bit\n" in ptq("methods", "bwn").out
+    assert "widths: 2 to 8 bits\n" in ptq("methods", "minmax").out
 
 
 def test_the_help_of_quantize_names_the_default_methods():
