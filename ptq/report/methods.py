@@ -23,8 +23,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         good_for: when to take it; empty where nothing is said.
         options: its options with their defaults, as they follow the colon; empty or ``None`` are
             those that nothing stands for.
-        least_bits: the least width of a weight that it has; ``None`` of what has no widths.
-        most_bits: the largest, likewise.
+        widths: the bits of a weight that it has, ascending; empty of what has no widths.
     """
 
     name: str
@@ -33,8 +32,7 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     paper: str
     good_for: str
     options: dict[str, object]
-    least_bits: int | None = None
-    most_bits: int | None = None
+    widths: tuple[int, ...] = ()
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -80,8 +78,7 @@ def _methods(kind: str, found: Mapping[str, type[msgspec.Struct]]) -> list[Metho
             paper=str(getattr(method, "paper", "")),
             good_for=str(getattr(method, "good_for", "")),
             options={f.name: f.default for f in msgspec.structs.fields(method)},
-            least_bits=getattr(method, "least_bits", None),
-            most_bits=getattr(method, "most_bits", None),
+            widths=_widths_of(method),
         )
         for name, method in sorted(found.items())
     ]
@@ -146,9 +143,9 @@ def methods_text(methods: Sequence[Method]) -> str:
 
 def found_text(found: Found) -> str:
     """Return what `ptq methods NAME` prints."""
-    parts = [
-        "\n".join([_KINDS[method.kind], *_described(method)]) for method in found.methods
-    ] + [system_text(system) for system in found.systems]
+    parts = ["\n".join([_KINDS[method.kind], *_described(method)]) for method in found.methods] + [
+        system_text(system) for system in found.systems
+    ]
     return "\n\n".join(parts)
 
 
@@ -161,8 +158,8 @@ def _described(method: Method) -> list[str]:
         lines.append(f"  {'':<11} options: {method.name}:{options}")
     if others:
         lines.append(f"  {'':<11} {'also' if given else 'options'}: {', '.join(others)}")
-    if method.most_bits is not None:
-        lines.append(f"  {'':<11} widths: {_widths(method)}")
+    if method.widths:
+        lines.append(f"  {'':<11} widths: {widths_text(method.widths)}")
     if method.good_for:
         lines.append(f"  {'':<11} good for: {method.good_for}")
     if method.paper:
@@ -170,10 +167,24 @@ def _described(method: Method) -> list[str]:
     return lines
 
 
-def _widths(method: Method) -> str:
-    if method.least_bits == method.most_bits:
-        return f"{method.most_bits} bit{'s' if method.most_bits != 1 else ''}"
-    return f"{method.least_bits} to {method.most_bits} bits"
+def _widths_of(method: type[msgspec.Struct]) -> tuple[int, ...]:
+    """Return the widths that a class names, one by one or from the least to the most."""
+    if hasattr(method, "most_bits"):
+        return tuple(range(method.least_bits, method.most_bits + 1))  # type: ignore[attr-defined]
+    return tuple(sorted(getattr(method, "widths", ())))
+
+
+def widths_text(widths: Sequence[int]) -> str:
+    """Return widths in words: ``1 bit``, ``2 to 6 and 8 bits``."""
+    runs: list[list[int]] = []
+    for width in widths:
+        if runs and width == runs[-1][-1] + 1:
+            runs[-1].append(width)
+        else:
+            runs.append([width])
+    parts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return f"{listed} bit{'' if list(widths) == [1] else 's'}"
 
 
 def _spelled(value: object) -> str:

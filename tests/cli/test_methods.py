@@ -8,7 +8,7 @@ from ptq.calib import parse_method as parse_solver
 from ptq.calib import solvers
 from ptq.metrics import metric_names, parse_metric
 from ptq.report.literature import System
-from ptq.report.methods import Found, Method
+from ptq.report.methods import Found, Method, widths_text
 from ptq.train.fakequant import QAT_METHODS
 from ptq.weights import parse_method as parse_quantizer
 from ptq.weights import weight_quantizers
@@ -104,11 +104,18 @@ def test_a_name_of_nothing_is_an_error_with_a_remedy():
 
 
 def test_weight_quantizers_say_their_widths():
-    assert {m.name: (m.least_bits, m.most_bits) for m in listed() if m.name == "bwn"} == {
-        "bwn": (1, 1)
-    }
+    assert [m.widths for m in listed() if m.name == "bwn"] == [(1,)]
     assert "widths: 1 bit\n" in ptq("methods", "bwn").out
     assert "widths: 2 to 8 bits\n" in ptq("methods", "minmax").out
+
+
+@pytest.mark.parametrize(
+    ("widths", "text"),
+    [((1,), "1 bit"), ((4,), "4 bits"), ((2, 3, 4), "2 to 4 bits"), ((2, 4, 8), "2, 4 and 8 bits"),
+     ((2, 3, 4, 8), "2 to 4 and 8 bits")],
+)  # fmt: skip
+def test_widths_in_words(widths, text):
+    assert widths_text(widths) == text
 
 
 def test_the_help_of_quantize_names_the_default_methods():
