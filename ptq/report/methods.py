@@ -97,7 +97,8 @@ def named(name: str, methods: Sequence[Method], systems: Sequence[System]) -> Fo
     own = [system for system in systems if key and key in _words(system.name)]
     made = [s for s in systems if s not in own and any(s.mentions(m.name) for m in of_name)]
     if not of_name and not own:
-        known = {_key(one.name): one.name for one in (*methods, *systems)}
+        names = [method.name for method in methods] + [system.name for system in systems]
+        known = {_key(name): name for name in names}
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean '{known[near[0]]}'? " if near else ""
         raise ConfigError(
