@@ -11,14 +11,17 @@ from method_ways import (
     ACTIVATION_BITS,
     BESIDE,
     BLOCK_BITS,
+    CODEBOOK,
     DENSE,
     GPTQ_BITS,
     LARGE,
     LEARNED,
+    ON_CODEBOOKS,
     ROUNDED_BITS,
     SMALL,
     WEIGHT_BITS,
     block_options,
+    codebook_options,
     range_options,
     rounding_names,
     rounding_options,
@@ -180,15 +183,20 @@ def _weights(models: Results) -> Iterator[str]:
 
 def _rounding(models: Results) -> Iterator[str]:
     yield "## Rounding methods\n"
-    yield "Weights by `mse`, activations of 8 bits, and `--bias-correct` but for the learned ones"
+    yield f"Weights by `mse`, and by `{CODEBOOK}` where it says so; activations of 8 bits, and"
+    yield "`--bias-correct` but for the learned ones"
     yield f"({', '.join(f'`{name}`' for name in LEARNED)}, which want more samples than these:"
     yield "[learned rounding](low-bits.md#learned-rounding)). Seconds are of fm_mbv2.\n"
     for bits in ROUNDED_BITS:
 
         def options(name: str, bits: int = bits) -> str:
-            return rounding_options(name, bits)
+            kind, _, rest = name.partition(" ")
+            return (
+                codebook_options(rest, bits) if kind == CODEBOOK else rounding_options(name, bits)
+            )
 
-        names = _measured(models, rounding_names(), options)
+        ways = [*rounding_names(), *(f"{CODEBOOK} {name}" for name in ON_CODEBOOKS)]
+        names = _measured(models, ways, options)
         if not names:
             continue
         wide = (*SMALL, LARGE) if bits == 4 else SMALL

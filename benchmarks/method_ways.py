@@ -35,6 +35,10 @@ GPTQ = "--rounding gptq --bias-correct"
 LEARNED = ("adaround", "brecq", "qdrop")
 LEARNED_ON = ("digits_cnn", "fm_mbv2")
 
+#: Levels that are not even, and the roundings that are measured on them as well.
+CODEBOOK = "kmeans"
+ON_CODEBOOKS = ("nearest", "gptq", "cd", "admm", "refit")
+
 #: Range methods that run the network many times.
 SLOW_RANGES = ("auto", "lapq")
 
@@ -105,6 +109,11 @@ def rounding_names() -> list[str]:
     return ["nearest", *ROUNDERS.methods(), *LEARNED]
 
 
+def codebook_options(name: str, bits: int) -> str:
+    """Return the options of a rounding method on levels that are not even."""
+    return f"--bits W{bits}A8 --weight-method {CODEBOOK} --rounding {name} --bias-correct"
+
+
 def rounding(model: str) -> Iterator[tuple[str, str]]:
     """Yield each rounding method at few bits, the learned ones where they matter."""
     if model not in (*SMALL, LARGE):
@@ -115,6 +124,8 @@ def rounding(model: str) -> Iterator[tuple[str, str]]:
             large = model == LARGE and (bits != 4 or name not in ("nearest", "gptq", "cd", "refit"))
             if not learned and not large:
                 yield name, rounding_options(name, bits)
+                if name in ON_CODEBOOKS and model != LARGE:
+                    yield name, codebook_options(name, bits)
 
 
 def range_options(name: str, bits: int) -> str:
