@@ -26,8 +26,9 @@ demo: $(INSTALLED) ## quantize a real text recognizer on real text lines and sho
 	    -o $(DEMO)/model.int8.onnx --json $(DEMO)/report.json --report $(DEMO)/report.html --force
 	@$(BIN)/python scripts/read_lines.py $(DEMO)/model.onnx $(DEMO)/model.int8.onnx
 
-docs: $(INSTALLED) ## write docs/cli.md anew, from the commands themselves
+docs: $(INSTALLED) ## write docs/cli.md and docs/methods.md anew, from commands and from results
 	$(BIN)/python scripts/write_cli_reference.py
+	$(BIN)/python benchmarks/methods.py --page
 
 int8: $(INSTALLED) ## convert and check what changed of MODELS=dir with CALIB=dir (examples/make/README.md)
 	@$(MAKE) --no-print-directory -f examples/make/ptq.mk PTQ=$(BIN)/ptq $@
