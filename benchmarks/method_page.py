@@ -141,8 +141,9 @@ def _best(models: Results, names: Sequence[str], options: Callable[[str], str]) 
 
 def _said_of_best(best: Mapping[str, str]) -> str:
     """Return a sentence of who is best, as far as all of the small models were measured."""
-    parts = [f"{what}: {names}" for what, names in best.items() if names]
-    return f"\nBest in the mean of {', '.join(SMALL)}, {'; '.join(parts)}.\n" if parts else ""
+    parts = [f"{what}{names}" for what, names in best.items() if names]
+    text = f"Best in the mean of the three small models, in dB: {'; '.join(parts)}."
+    return f"\n{text}\n" if parts else ""
 
 
 def _measured(models: Results, names: Sequence[str], options: Callable[[str], str]) -> list[str]:
@@ -175,9 +176,9 @@ def _weights(models: Results) -> Iterator[str]:
             rows.append((f"`{name}`", *cells, _size(row), _bits(row), _seconds(row)))
         yield f"### {bits} bit{'s' if bits > 1 else ''} (`--bits W{bits}A8`)\n"
         yield table(head, rows)
-        best = {"to nearest": _best(models, names, plain)}
+        best = {"to nearest ": _best(models, names, plain)}
         if bits in GPTQ_BITS:
-            best["with GPTQ and biases"] = _best(models, names, with_gptq)
+            best["with GPTQ and biases "] = _best(models, names, with_gptq)
         yield _said_of_best(best)
 
 
@@ -207,7 +208,7 @@ def _rounding(models: Results) -> Iterator[str]:
             rows.append((f"`{name}`", *cells, seconds))
         yield f"### {bits} bits (`--bits W{bits}A8`), rounded\n"
         yield table(("`--rounding`", *wide, "s"), rows)
-        yield _said_of_best({"rounded": _best(models, names, options)})
+        yield _said_of_best({"": _best(models, names, options)})
 
 
 def _activations(models: Results) -> Iterator[str]:
@@ -228,7 +229,7 @@ def _activations(models: Results) -> Iterator[str]:
             rows.append((f"`{name}`", *cells, seconds))
         yield f"### Activations of {bits} bits (`--bits W8A{bits}`)\n"
         yield table(("`--calib`", *SMALL, "s"), rows)
-        yield _said_of_best({"ranges": _best(models, names, options)})
+        yield _said_of_best({"": _best(models, names, options)})
 
 
 def _weight_only(models: Results) -> Iterator[str]:
@@ -236,10 +237,10 @@ def _weight_only(models: Results) -> Iterator[str]:
     ways = [(block_options(name, bits), name, bits) for bits in BLOCK_BITS for name in names]
     ways += [(f"{block_options('mse', 4)} {beside}", f"mse {beside}", 4) for beside in BESIDE]
     there = [way for way in ways if any(way[0] in models.get(model, {}) for model in DENSE)]
-    if not there:
-        return
     yield "## Weights alone\n"
     yield "`--scheme weight-only`, blocks of 32: SQNR in dB, size in MB, seconds.\n"
+    if not there:
+        return
     rows = []
     for options, name, bits in sorted(there, key=lambda way: (-way[2], _dense_db(models, way[0]))):
         cells = []
