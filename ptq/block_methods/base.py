@@ -207,9 +207,13 @@ def turned(tensor: BlockTensor, layout: BlockFormat) -> BlockTensor:
     levels = None if tensor.levels is None else tensor.levels.transpose(1, 0, 2)
     offset = None if tensor.offset is None else np.ascontiguousarray(tensor.offset.T)
     return BlockTensor(
-        np.ascontiguousarray(tensor.codes.T), params, levels, offset,
-        tensor.stored_scale, tensor.stored_offset,
-    )  # fmt: skip
+        np.ascontiguousarray(tensor.codes.T),
+        params,
+        levels,
+        offset=offset,
+        stored_scale=tensor.stored_scale,
+        stored_offset=tensor.stored_offset,
+    )
 
 
 def normal(scale: AnyArray) -> AnyArray:

@@ -84,7 +84,13 @@ class KquantBlocks(OffsetQuantizer, frozen=True, tag="kquant"):
         codes = np.clip(np.rint(steps) + old.qtype.middle, 0, old.qtype.qmax)
         # of a scale of 0, the value is the offset whatever the code
         codes = np.where(spread(scale > 0, params, rows.shape), codes, old.qtype.middle)
-        tensor = BlockTensor(codes.astype(old.qtype.storage), params, None, offset, scales, offsets)
+        tensor = BlockTensor(
+            codes.astype(old.qtype.storage),
+            params,
+            offset=offset,
+            stored_scale=scales,
+            stored_offset=offsets,
+        )
         return turned(tensor, layout)
 
 
