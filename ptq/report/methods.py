@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from ptq.config import FULL_BITS
 from ptq.errors import ConfigError
 from ptq.report.literature import System, system_text
 
@@ -171,7 +172,8 @@ def _described(method: Method) -> list[str]:
 def _widths_of(method: type[msgspec.Struct]) -> tuple[int, ...]:
     """Return the widths that a class names, one by one or from the least to the most."""
     if hasattr(method, "most_bits"):
-        return tuple(range(method.least_bits, method.most_bits + 1))  # type: ignore[attr-defined]
+        most = min(method.most_bits, FULL_BITS)  # --bits takes no more
+        return tuple(range(method.least_bits, most + 1))  # type: ignore[attr-defined]
     return tuple(sorted(getattr(method, "widths", ())))
 
 

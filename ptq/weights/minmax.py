@@ -18,6 +18,9 @@ class MinMaxQuantizer(RangeQuantizer, frozen=True, tag="minmax"):
         "Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, "
         "arXiv:1806.08342, 2018"
     )
+    good_for: ClassVar[str] = (
+        "8 bits, the default there; with fewer, one large weight sets the step"
+    )
 
     def ranges(self, rows: F32, qtype: QType, *, symmetric: bool) -> tuple[F64, F64]:
         """Return the extremes of each row, and zero."""

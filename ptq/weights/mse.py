@@ -33,6 +33,9 @@ class MseQuantizer(RangeQuantizer, frozen=True, tag="mse"):
         "Choukroun et al., Low-bit Quantization of Neural Networks for Efficient Inference, "
         "ICCV workshops 2019"
     )
+    good_for: ClassVar[str] = (
+        "fewer than 8 bits, the default there, to nearest and in front of gptq"
+    )
 
     steps: Annotated[int, Meta(ge=2, le=1000)] = 80
 

@@ -26,6 +26,7 @@ class PercentileQuantizer(RangeQuantizer, frozen=True, tag="percentile"):
         "McKinstry et al., Discovering Low-Precision Networks Close to Full-Precision Networks "
         "for Efficient Embedded Inference, NeurIPS EMC2 workshop 2018"
     )
+    good_for: ClassVar[str] = "outliers whose share is known; mse finds it by itself"
 
     coverage: Annotated[float, Meta(gt=50.0, le=100.0)] = 99.99
 

@@ -25,6 +25,7 @@ class QCodeQuantizer(WeightQuantizer, frozen=True, tag="qcode"):
         "Jain et al., Trained Quantization Thresholds for Accurate and Efficient Fixed-Point "
         "Inference of Deep Neural Networks, MLSys 2020 (power-of-two scales)"
     )
+    good_for: ClassVar[str] = "hardware that multiplies by shifts; costs up to half a bit elsewhere"
 
     def quantize(self, w: AnyArray, qtype: QType, *, axis: int | None, symmetric: bool) -> QTensor:
         """Return the codes of a weight; the zero point is in the middle of the grid anyway."""

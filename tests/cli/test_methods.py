@@ -106,7 +106,7 @@ def test_a_name_of_nothing_is_an_error_with_a_remedy():
 def test_weight_quantizers_say_their_widths():
     assert [m.widths for m in listed() if m.name == "bwn"] == [(1,)]
     assert "widths: 1 bit\n" in ptq("methods", "bwn").out
-    assert "widths: 2 to 8 bits\n" in ptq("methods", "minmax").out
+    assert "\n              widths: 2 to 8 bits\n" in ptq("methods", "minmax").out
 
 
 @pytest.mark.parametrize(
