@@ -109,7 +109,7 @@ def cell(row: Mapping | None) -> str:
 def _both(rows: Rows, plain: str, other: str | None) -> str:
     """Return two ways in one cell: to nearest, and with GPTQ and biases."""
     first = cell(rows.get(plain))
-    return f"{first} → {cell(rows.get(other))}" if other in rows else first
+    return f"{first} → {cell(rows[other])}" if other is not None and other in rows else first
 
 
 def _size(row: Mapping | None) -> str:
@@ -125,31 +125,31 @@ def _seconds(row: Mapping | None) -> str:
     return NOT_THERE if row is None or "error" in row else f"{row['seconds']:.0f}"
 
 
-def _mean_db(models: Results, options: str) -> float:
-    """Return the mean SQNR over the small models; minus infinity where one is missing."""
-    rows = [models.get(model, {}).get(options, {}) for model in SMALL]
-    values = [row.get("sqnr_db") for row in rows]
-    return -math.inf if any(v is None for v in values) else sum(values) / len(values)
+def _over(models: Results, names: Sequence[str], options: Callable[[str], str]) -> list[str]:
+    """Return the small models on which any of these ways was measured."""
+    return [m for m in SMALL if any(options(n) in models.get(m, {}) for n in names)]
 
 
-def _best(models: Results, names: Sequence[str], options: Callable[[str], str]) -> str:
-    """Return the names of the three best on average over the small models, with their means."""
-    means = {name: _mean_db(models, options(name)) for name in names}
-    ranked = sorted((n for n in names if math.isfinite(means[n])), key=lambda n: -means[n])
-    return ", ".join(f"`{name}` {means[name]:.1f}" for name in ranked[:3])
-
-
-def _said_of_best(best: Mapping[str, str]) -> str:
-    """Return a sentence of who is best, as far as all of the small models were measured."""
-    parts = [f"{what}{names}" for what, names in best.items() if names]
-    text = f"Best in the mean of the three small models, in dB: {'; '.join(parts)}."
-    return f"\n{text}\n" if parts else ""
+def _mean_db(models: Results, over: Sequence[str], options: str) -> float:
+    """Return the mean SQNR over some models; minus infinity where one is missing."""
+    values = [models[model].get(options, {}).get("sqnr_db") for model in over]
+    return -math.inf if None in values or not values else sum(values) / len(values)
 
 
 def _measured(models: Results, names: Sequence[str], options: Callable[[str], str]) -> list[str]:
     """Return the names of which anything was measured, the best on average first."""
+    over = _over(models, names, options)
     there = [n for n in names if any(options(n) in rows for rows in models.values())]
-    return sorted(there, key=lambda name: (-_mean_db(models, options(name)), name))
+    return sorted(there, key=lambda name: (-_mean_db(models, over, options(name)), name))
+
+
+def _best(models: Results, names: Sequence[str], options: Callable[[str], str], how: str) -> str:
+    """Return a line with the three best on average over the small models that were measured."""
+    over = _over(models, names, options)
+    means = {name: _mean_db(models, over, options(name)) for name in names}
+    ranked = sorted((n for n in names if math.isfinite(means[n])), key=lambda n: -means[n])
+    listed = ", ".join(f"`{name}` {means[name]:.1f}" for name in ranked[:3])
+    return f"\nBest{how}, in the mean of {', '.join(over)}: {listed} dB.\n" if listed else ""
 
 
 def _weights(models: Results) -> Iterator[str]:
@@ -172,14 +172,14 @@ def _weights(models: Results) -> Iterator[str]:
         rows = []
         for name in names:
             row = models.get("fm_mbv2", {}).get(plain(name))
-            cells = [_both(models.get(m, {}), plain(name), with_gptq(name)) for m in wide]
+            other = with_gptq(name) if bits in GPTQ_BITS else None
+            cells = [_both(models.get(m, {}), plain(name), other) for m in wide]
             rows.append((f"`{name}`", *cells, _size(row), _bits(row), _seconds(row)))
         yield f"### {bits} bit{'s' if bits > 1 else ''} (`--bits W{bits}A8`)\n"
         yield table(head, rows)
-        best = {"to nearest ": _best(models, names, plain)}
+        yield _best(models, names, plain, " to nearest")
         if bits in GPTQ_BITS:
-            best["with GPTQ and biases "] = _best(models, names, with_gptq)
-        yield _said_of_best(best)
+            yield _best(models, names, with_gptq, " with GPTQ and biases")
 
 
 def _rounding(models: Results) -> Iterator[str]:
@@ -208,7 +208,7 @@ def _rounding(models: Results) -> Iterator[str]:
             rows.append((f"`{name}`", *cells, seconds))
         yield f"### {bits} bits (`--bits W{bits}A8`), rounded\n"
         yield table(("`--rounding`", *wide, "s"), rows)
-        yield _said_of_best({"": _best(models, names, options)})
+        yield _best(models, names, options, "")
 
 
 def _activations(models: Results) -> Iterator[str]:
@@ -229,7 +229,7 @@ def _activations(models: Results) -> Iterator[str]:
             rows.append((f"`{name}`", *cells, seconds))
         yield f"### Activations of {bits} bits (`--bits W8A{bits}`)\n"
         yield table(("`--calib`", *SMALL, "s"), rows)
-        yield _said_of_best({"": _best(models, names, options)})
+        yield _best(models, names, options, "")
 
 
 def _weight_only(models: Results) -> Iterator[str]:

@@ -19,12 +19,15 @@ SMALL = ("digits_cnn", "fm_mbv2", "ppocr_cls")
 #: Large, for 4 bits.
 LARGE = "effnet_lite0"
 
+#: Those on which roundings, which take long, are measured with 4 bits only.
+SLOW = ("ppocr_cls", LARGE)
+
 #: Of dense layers, for weights alone.
 DENSE = ("minilm_l6", "nsnet2_gru")
 
 WEIGHT_BITS = (8, 4, 3, 2, 1)
-#: Those that are measured with GPTQ as well.
-GPTQ_BITS = (4, 2, 1)
+#: Those that are measured with GPTQ as well; of one bit, there is nothing to round.
+GPTQ_BITS = (4, 2)
 ROUNDED_BITS = (4, 3, 2)
 ACTIVATION_BITS = (8, 4, 2)
 BLOCK_BITS = (8, 6, 4, 3, 2)
@@ -94,7 +97,8 @@ def weights(model: str) -> Iterator[tuple[str, str]]:
             if not method.has_width(bits) or (model == LARGE and bits != 4):
                 continue
             yield name, weight_options(name, bits, gptq=False)
-            if bits in GPTQ_BITS and (model != LARGE or name == "mse"):
+            rounded = bits == 4 if model in SLOW else bits in GPTQ_BITS
+            if rounded and (model != LARGE or name == "mse"):
                 yield name, weight_options(name, bits, gptq=True)
 
 
@@ -121,8 +125,9 @@ def rounding(model: str) -> Iterator[tuple[str, str]]:
     for name in rounding_names():
         for bits in ROUNDED_BITS:
             learned = name in LEARNED and (model not in LEARNED_ON or bits != 2)
-            large = model == LARGE and (bits != 4 or name not in ("nearest", "gptq", "cd", "refit"))
-            if not learned and not large:
+            slow = model in SLOW and bits != 4
+            large = model == LARGE and name not in ("nearest", "gptq", "cd")
+            if not (learned or slow or large):
                 yield name, rounding_options(name, bits)
                 if name in ON_CODEBOOKS and model != LARGE:
                     yield name, codebook_options(name, bits)
