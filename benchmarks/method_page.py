@@ -149,7 +149,7 @@ def _best(models: Results, names: Sequence[str], options: Callable[[str], str], 
     means = {name: _mean_db(models, over, options(name)) for name in names}
     ranked = sorted((n for n in names if math.isfinite(means[n])), key=lambda n: -means[n])
     listed = ", ".join(f"`{name}` {means[name]:.1f}" for name in ranked[:3])
-    return f"\nBest{how}, in the mean of {', '.join(over)}: {listed} dB.\n" if listed else ""
+    return f"Best{how}, in the mean of {', '.join(over)}: {listed} dB.\n" if listed else ""
 
 
 def _weights(models: Results) -> Iterator[str]:
@@ -176,7 +176,7 @@ def _weights(models: Results) -> Iterator[str]:
             cells = [_both(models.get(m, {}), plain(name), other) for m in wide]
             rows.append((f"`{name}`", *cells, _size(row), _bits(row), _seconds(row)))
         yield f"### {bits} bit{'s' if bits > 1 else ''} (`--bits W{bits}A8`)\n"
-        yield table(head, rows)
+        yield table(head, rows) + "\n"
         yield _best(models, names, plain, " to nearest")
         if bits in GPTQ_BITS:
             yield _best(models, names, with_gptq, " with GPTQ and biases")
@@ -207,7 +207,7 @@ def _rounding(models: Results) -> Iterator[str]:
             cells = [cell(models.get(model, {}).get(options(name))) for model in wide]
             rows.append((f"`{name}`", *cells, seconds))
         yield f"### {bits} bits (`--bits W{bits}A8`), rounded\n"
-        yield table(("`--rounding`", *wide, "s"), rows)
+        yield table(("`--rounding`", *wide, "s"), rows) + "\n"
         yield _best(models, names, options, "")
 
 
@@ -228,7 +228,7 @@ def _activations(models: Results) -> Iterator[str]:
             cells = [cell(models.get(model, {}).get(options(name))) for model in SMALL]
             rows.append((f"`{name}`", *cells, seconds))
         yield f"### Activations of {bits} bits (`--bits W8A{bits}`)\n"
-        yield table(("`--calib`", *SMALL, "s"), rows)
+        yield table(("`--calib`", *SMALL, "s"), rows) + "\n"
         yield _best(models, names, options, "")
 
 
