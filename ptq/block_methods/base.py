@@ -10,9 +10,9 @@ import numpy as np
 
 from ptq.errors import ConfigError
 from ptq.numerics.affine import QParams, QTensor
-from ptq.numerics.arrays import F32, F32_TINY, AnyArray
+from ptq.numerics.arrays import F32, F32_TINY, AnyArray, finite
 from ptq.numerics.block_tensor import BlockTensor, Stored
-from ptq.numerics.blocks import CHUNK, BlockFormat, filled_blocks, finite
+from ptq.numerics.blocks import CHUNK, BlockFormat, filled_blocks
 from ptq.numerics.qtype import INT8, QType
 
 

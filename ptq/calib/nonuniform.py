@@ -57,6 +57,31 @@ class Points:
         at = np.concatenate([[0], at, [self.x.size]])
         return np.asarray(np.diff(self._sums[:, at], axis=1))
 
+    @property
+    def two_sided(self) -> bool:
+        """Whether there are values of both signs."""
+        return bool(self.x[0] < 0 < self.x[-1])
+
+    def folded(self) -> Points:
+        """Return the magnitudes, ascending."""
+        order = np.argsort(np.abs(self.x), kind="stable")
+        return Points.with_mass(np.abs(self.x)[order], self.mass[order])
+
+    def unfolded(self, values: F64, starts: F64) -> Levels:
+        """Return levels for values of these signs, given those of magnitudes.
+
+        Args:
+            values: ascending from 0.
+            starts: a magnitude above ``starts[i]`` becomes ``values[i + 1]`` or more.
+        """
+        if self.x[0] >= 0:
+            return Levels.of(values, starts)
+        # values below, not at, a start go further down
+        under = np.nextafter(-starts[::-1], -np.inf)
+        if not self.two_sided:
+            return Levels.of(0.0 - values[::-1], under)
+        return Levels.of(np.concatenate([-values[:0:-1], values]), np.concatenate([under, starts]))
+
     def error(self, levels: Levels) -> float:
         """Return the sum of the squared errors."""
         count, total, squares = self.within(np.asarray(levels.starts))

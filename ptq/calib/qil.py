@@ -52,24 +52,12 @@ class QilSolver(NonUniformSolver, frozen=True, tag="qil"):
 
     def fitted(self, stats: TensorStats, points: Points, qtype: QType) -> Levels:
         """Return the levels of the best interval."""
-        both = points.x[0] < 0 < points.x[-1]
-        top = 2 ** (qtype.bits - both) - 1
-        order = np.argsort(np.abs(points.x), kind="stable")
-        folded = Points.with_mass(np.abs(points.x)[order], points.mass[order])
+        top = 2 ** (qtype.bits - points.two_sided) - 1
+        folded = points.folded()
         below = np.cumsum(folded.mass) <= self.prune / 100 * folded.mass.sum()
         p = float(folded.x[below][-1]) if below.any() else 0.0
         u, step = _upper_end(folded, p, top)
-        starts = _starts(p, u, top)
-        values = step * np.arange(top + 1)
-        if both:
-            under = np.nextafter(-starts[::-1], -np.inf)
-            return Levels.of(
-                np.concatenate([-values[:0:-1], values]), np.concatenate([under, starts])
-            )
-        if points.x[0] < 0:
-            # values below, not at, a start go further down
-            return Levels.of(0.0 - values[::-1], np.nextafter(-starts[::-1], -np.inf))
-        return Levels.of(values, starts)
+        return points.unfolded(step * np.arange(top + 1), _starts(p, u, top))
 
 
 def _upper_end(points: Points, p: float, top: int) -> tuple[float, float]:

@@ -45,23 +45,14 @@ class SparseSolver(NonUniformSolver, frozen=True, tag="sparse"):
 
     def fitted(self, stats: TensorStats, points: Points, qtype: QType) -> Levels:
         """Return the levels of the values that are kept."""
-        both = points.x[0] < 0 < points.x[-1]
-        top = 2 ** (qtype.bits - both) - 1
-        order = np.argsort(np.abs(points.x), kind="stable")
-        x, mass = np.abs(points.x)[order], points.mass[order]
+        top = 2 ** (qtype.bits - points.two_sided) - 1
+        folded = points.folded()
+        x, mass = folded.x, folded.mass
         below = np.cumsum(mass) <= (1 - self.keep / 100) * mass.sum()
         least = float(x[below][-1]) if below.any() else 0.0
         kept = Points.with_mass(x[~below], mass[~below])
         step = _step(kept, top)
-        values, starts = step * np.arange(top + 1), _starts(step, least, top)
-        if both:
-            under = np.nextafter(-starts[::-1], -np.inf)
-            return Levels.of(
-                np.concatenate([-values[:0:-1], values]), np.concatenate([under, starts])
-            )
-        if points.x[0] < 0:
-            return Levels.of(0.0 - values[::-1], np.nextafter(-starts[::-1], -np.inf))
-        return Levels.of(values, starts)
+        return points.unfolded(step * np.arange(top + 1), _starts(step, least, top))
 
 
 def _starts(step: float, least: float, top: int) -> F64:

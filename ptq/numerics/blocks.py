@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptq.errors import CalibrationError, ConfigError
+from ptq.errors import ConfigError
 from ptq.numerics.affine import QParams, QTensor, qparams_from_range, quantize
-from ptq.numerics.arrays import F32, F64, AnyArray
+from ptq.numerics.arrays import F32, F64, AnyArray, finite
 from ptq.numerics.qtype import QType
 
 #: By what factors the range of a block is shrunk in search of the least squared error, by bits.
@@ -77,18 +77,6 @@ def quantize_blocks(w: AnyArray, layout: BlockFormat) -> QTensor:
     zero_point = arranged([p.zero_point for p in parts], layout.qtype.storage)
     params = QParams(scale, zero_point, layout.qtype, axis, size)
     return QTensor(quantize(weight, params), params)
-
-
-def finite(w: AnyArray) -> F32:
-    """Return a weight as float32.
-
-    Raises:
-        CalibrationError: a weight is NaN or infinite.
-    """
-    weight = np.asarray(w, np.float32)
-    if not np.all(np.isfinite(weight)):
-        raise CalibrationError("takes a NaN or infinite value; repair or retrain the model")
-    return weight
 
 
 def filled_blocks(rows: AnyArray, size: int) -> AnyArray:

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ptq.errors import CalibrationError, ConfigError
+from ptq.errors import ConfigError
 from ptq.numerics.affine import QParams, QTensor, qparams_from_range, quantize
-from ptq.numerics.arrays import F32, F64, AnyArray
+from ptq.numerics.arrays import F32, F64, AnyArray, finite
 from ptq.numerics.qtype import QType
 from ptq.registry import Registry
 
@@ -115,18 +115,6 @@ class RangeQuantizer(WeightQuantizer, frozen=True):
         scale = usual_scale(params.scale, np.any(rows != 0, axis=1))
         params = of_weight(QParams(scale, params.zero_point, qtype, 0), axis, weight.ndim)
         return QTensor(quantize(weight, params), params)
-
-
-def finite(w: AnyArray) -> F32:
-    """Return a weight as float32.
-
-    Raises:
-        CalibrationError: a weight is NaN or infinite.
-    """
-    weight = np.asarray(w, np.float32)
-    if not np.all(np.isfinite(weight)):
-        raise CalibrationError("takes a NaN or infinite value; repair or retrain the model")
-    return weight
 
 
 def as_rows(w: F32, axis: int | None) -> F32:

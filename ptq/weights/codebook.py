@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from ptq.numerics.affine import QParams, QTensor
-from ptq.numerics.arrays import F32, F64, AnyArray
+from ptq.numerics.arrays import F32, F64, AnyArray, finite
 from ptq.numerics.levels import nearest_index, snapped
 from ptq.numerics.qtype import INT8_NARROW, QType
-from ptq.weights.base import WeightQuantizer, as_rows, finite, of_weight, usual_scale
+from ptq.weights.base import WeightQuantizer, as_rows, of_weight, usual_scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from ptq.numerics.affine import QParams, QTensor, exponent_limits, qparams_power_of_two, quantize
-from ptq.numerics.arrays import AnyArray
+from ptq.numerics.arrays import AnyArray, finite
 from ptq.numerics.qtype import QType
-from ptq.weights.base import WeightQuantizer, as_rows, finite, of_weight, usual_scale
+from ptq.weights.base import WeightQuantizer, as_rows, of_weight, usual_scale
 from ptq.weights.minmax import extremes
 from ptq.weights.row_errors import row_errors
 
