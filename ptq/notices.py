@@ -22,10 +22,6 @@ _LEAST_SQNR_DB = 10.0
 #: What each step does to so many layers; any other rounds their weights.
 _DONE = {
     "seqmse": "choosing the ranges of {} weights by outputs",
-    "gptq": "rounding {} weights by GPTQ",
-    "adaround": "rounding {} weights by AdaRound",
-    "brecq": "rounding {} weights by BRECQ",
-    "qdrop": "rounding {} weights by QDrop",
     "bias correction": "correcting {} biases",
     "norm tweaking": "tweaking {} layer norms",
     "fine-tuning": "fine-tuning {} weights and the ranges around them",
