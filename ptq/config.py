@@ -362,24 +362,21 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             ConfigError: there is no such method, method option or target.
         """
         from ptq.targets import load_target
-        from ptq.weights import parse_method
 
-        self.solver()
-        method = parse_method(self.weight_method) if self.weight_method else self.weight_quantizer()
-        others = (*widths, *(o.bits for o in self.overrides if o.bits is not None))
-        if not any(map(method.has_width, others)):
-            method.require_width(self.bits)
-        if not method.uniform and (self.learns_rounding or self.fine_tune):
-            option = f"--rounding {self.rounding}" if self.learns_rounding else "--fine-tune"
+        if self.data_free and self.solver().runs_network:
             raise ConfigError(
-                f"{option} is for grids of even steps, and --weight-method {self.weight_method} "
-                "has levels of its own; leave one of them out, or use --rounding gptq"
+                f"--data-free and --calib {self.calib} exclude each other: it runs the network on "
+                "data; use --calib minmax or mse"
             )
+        if self.scheme == "weight-only":
+            self._require_block_method()
+        else:
+            self._require_weight_method(widths)
         self._require_even_activations()
         self.rounding_method()
         if self.fine_tune:
-            for widths in self.training_widths():
-                self.training_method().check_widths(*widths)
+            for phase in self.training_widths():
+                self.training_method().check_widths(*phase)
         elif self.phases != "direct":
             raise ConfigError(
                 f"--phases {self.phases} is of --fine-tune; give a method, or leave it"
@@ -398,6 +395,51 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                     f"{option} {given} is of onnxruntime, and target '{self.target}' is not; "
                     f"use {option} {fine}"
                 )
+
+    def _require_weight_method(self, widths: Sequence[int]) -> None:
+        """Refuse what a weight quantizer cannot do.
+
+        Args:
+            widths: what weights may have besides the width of these settings.
+
+        Raises:
+            ConfigError: there is no such method, or it lacks the widths or even steps.
+        """
+        from ptq.weights import parse_method
+
+        self.solver()
+        method = parse_method(self.weight_method) if self.weight_method else self.weight_quantizer()
+        others = (*widths, *(o.bits for o in self.overrides if o.bits is not None))
+        if not any(map(method.has_width, others)):
+            method.require_width(self.bits)
+        if not method.uniform and (self.learns_rounding or self.fine_tune):
+            option = f"--rounding {self.rounding}" if self.learns_rounding else "--fine-tune"
+            raise ConfigError(
+                f"{option} is for grids of even steps, and --weight-method {self.weight_method} "
+                "has levels of its own; leave one of them out, or use --rounding gptq"
+            )
+
+    def _require_block_method(self) -> None:
+        """Refuse what a block quantizer cannot do.
+
+        Raises:
+            ConfigError: there is no such method, or it lacks the width, zero points or rounding.
+        """
+        method, option = self.block_quantizer(), f"--weight-method {self.weight_method}"
+        method.require_width(self.bits)
+        if not self.weights_symmetric and not method.zero_points:
+            own = "offsets of its own" if method.offsets else "no zero points"
+            raise ConfigError(f"{option} has {own}; leave --asymmetric-weights out")
+        if method.floats and self.rounding != "nearest":
+            raise ConfigError(
+                f"--rounding {self.rounding} is for integers, and {option} stores floats; leave "
+                "one of them out"
+            )
+        if self.learns_rounding and not method.zero_points:
+            raise ConfigError(
+                f"--rounding {self.rounding} is for grids of even steps about a zero point, which "
+                f"{option} does not have; leave one of them out, or use --rounding gptq"
+            )
 
     def _require_even_activations(self) -> None:
         """Refuse levels of activations where gradients need even steps."""

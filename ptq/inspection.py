@@ -125,19 +125,16 @@ def _at_home(config: QuantizeConfig) -> QuantizeConfig:
 def _sized(config: QuantizeConfig) -> QuantizeConfig:
     """Return settings that give the same size, the same for many: ranges change none, levels do."""
     place = config.placed_globs or (PLACE_ALL,)
-    # the scales of blocks take more in some methods than in others
-    weight_method = config.weight_method if config.scheme == "weight-only" else ""
+    method = _of_the_same_size(config, "")
     return msgspec.structs.replace(
-        _at_home(config),
-        calib="minmax",
-        weight_method=weight_method,
-        qcode_objective="mse",
-        place=place,
+        _at_home(config), calib="minmax", weight_method=method, qcode_objective="mse", place=place
     )
 
 
 def _of_the_same_size(config: QuantizeConfig, uniform: str) -> str:
-    """Return a weight quantizer: ``uniform``, unless the one asked for has levels of its own."""
+    """Return a weight quantizer: ``uniform``, unless what the one asked for stores differs."""
+    if config.scheme == "weight-only":
+        return config.weight_method  # the scales of blocks take more in some methods
     return uniform if config.weight_quantizer().uniform else config.weight_method
 
 

@@ -7,10 +7,7 @@ bits: onnxruntime's CPU kernels multiply no such codes, and what it makes of the
 Reference: Hubara et al., "Accurate Post Training Quantization With Small Calibration Sets", ICML
 2021, section 3.4. Departs from it by measuring on samples that no code was fitted to, for otherwise
 the damage that is added up is far too small; and by measuring the assembled model, where its
-accuracy is what was asked for. A weight quantizer that prunes has shares of zeros to choose from
-beside widths, and sizes are then those of a compressed file, as in Tung and Mori, "CLIP-Q", CVPR
-2018, section 3.2: in place of their Bayesian optimization, which asks the network about a layer
-each time, integer programming over damages that are measured once.
+accuracy is what was asked for.
 """
 
 from __future__ import annotations
@@ -36,6 +33,9 @@ from ptq.graph.passes.edit import constant
 from ptq.graph.site import Sites
 from ptq.inputs import Inputs
 from ptq.numerics.affine import QTensor
+from ptq.numerics.arrays import F32
+from ptq.numerics.blocks import BlockFormat
+from ptq.numerics.qtype import QType
 from ptq.options import RunOptions, WidthBudget
 from ptq.overrides import Overrides
 from ptq.progress import Stages
@@ -44,13 +44,17 @@ from ptq.report import Report
 from ptq.rounders import Rounder
 from ptq.rounders.gptq import GptqRounder
 from ptq.rounding import passes, round_at_widths
+from ptq.schemes import SchemeWriter
 from ptq.search.allocate import Allocation, least_cost, least_damage
-from ptq.search.menu import MENU, Form, Layer, forms_of, layer_of, measured_of
+from ptq.search.menu import Form, Layer, forms_of, layer_of, measured_of
 from ptq.search.weight_trials import WeightTrials
 from ptq.source import Source
 from ptq.trial import Trial
 from ptq.weights import parse_method
 from ptq.work import Work
+
+#: What a layer of the weight-only scheme may have, and the widths of which damage is measured.
+_BLOCK_MENU, _BLOCK_MEASURED = (8, 6, 5, 4, 3, 2), (4, 3, 2)
 
 #: Samples on which each trial is measured, and each assembled model.
 _TRIAL_SAMPLES, _CHECK_SAMPLES = 8, 16
@@ -109,15 +113,7 @@ def require_fits(report: Report, budget: WidthBudget) -> None:
 
 
 class WidthSearch:
-    """The search under way, of the static scheme.
-
-    Attributes:
-        menu: the widths that a layer may have.
-        measured: those of which the damage is measured.
-    """
-
-    menu: tuple[int, ...] = MENU
-    measured: tuple[int, ...] = _MEASURED
+    """The search under way, of the static scheme."""
 
     def __init__(
         self,
@@ -155,7 +151,7 @@ class WidthSearch:
             assert budget.mean_bits is not None
             free = sum(layer.size for layer in self.layers)
             in_bits = [layer.in_bits(coded=self._is_coded) for layer in self.layers]
-            spare = budget.mean_bits * total - 8.0 * (total - free)
+            spare = budget.mean_bits * self.total - 8.0 * (self.total - free)
             chosen = self._allocated(in_bits, spare, "--mean-bits", budget.mean_bits)
         return self._settings(chosen), self._line(chosen)
 
@@ -177,13 +173,14 @@ class WidthSearch:
         try:
             return least_damage([layer.choices for layer in layers], spare)
         except ConfigError as error:
-            least, width = min(MENU), f"{min(MENU)} bits"
+            least = min(form.bits for form in self.forms)
+            width = f"{least} bits"
             if self._is_coded:
                 width = f"--weight-method {self.config.weight_method} with {width}, coded,"
+            static = f", or give --edge-bits {least}" if self.config.scheme == "static" else ""
             raise ConfigError(
                 f"{option} {asked:g} is less than {width} for every layer that may have them "
-                "give, beside the first, the last and those in overrides; allow more, or give "
-                f"--edge-bits {least}"
+                f"give, beside those that are held at a width; allow more{static}"
             ) from error
 
     def _accurate(self, sqnr_db: float) -> tuple[QuantizeConfig, str]:
@@ -248,7 +245,7 @@ class WidthSearch:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The weights that may have fewer bits, with the damage and the bytes of each width."""
-        nearest = {form: self._tensors(form) for form in self._forms}
+        nearest = {form: self._tensors(form) for form in self.forms}
         fitted = self._fitted(nearest)
         free = self._free(nearest)
         values = {v.name or "": constant(v) for s in self._sites.sites if (v := s.weight)}
@@ -263,18 +260,19 @@ class WidthSearch:
                 for form, tensors in fitted.items():
                     measured[form] = trials.error({name: tensors[name].dequantize()})
                     step()
-                ways = {form: nearest[form][name] for form in self._forms}
+                ways = {form: nearest[form][name] for form in self.forms}
                 found.append(layer_of(name, w, ways, measured))
         return tuple(found)
 
     @cached_property
-    def _forms(self) -> tuple[Form, ...]:
+    def forms(self) -> tuple[Form, ...]:
+        """What a layer may have."""
         return forms_of(parse_method(self.config.weight_method or "mse"))
 
     @property
     def _is_coded(self) -> bool:
         """Whether what counts is the size of a compressed file: only there, zeros spare any."""
-        return any(form.method for form in self._forms)
+        return any(form.method for form in self.forms)
 
     def _tensors(self, form: Form) -> Mapping[str, QTensor]:
         """Return the weights at a width, rounded to nearest."""
@@ -284,7 +282,7 @@ class WidthSearch:
         self, nearest: Mapping[Form, Mapping[str, QTensor]]
     ) -> Mapping[Form, Mapping[str, QTensor]]:
         """Return the weights at the widths that are measured, rounded as the settings say."""
-        written = {form: nearest[form] for form in measured_of(self._forms)}
+        written = {form: nearest[form] for form in measured_of(self.forms)}
         if self.config.rounding == "nearest":
             return written
         quantized, _ = self.work.emitted(self.version)
@@ -307,7 +305,7 @@ class WidthSearch:
         """Return the weights that no override and no edge holds at a width."""
         return {
             name
-            for name in nearest[self._forms[0]]
+            for name in nearest[self.forms[0]]
             if all(tensors[name].bits == form.bits for form, tensors in nearest.items())
         }
 
@@ -329,7 +327,7 @@ class WidthSearch:
 
     def _line(self, chosen: Allocation) -> str:
         made = [Form(choice.width, choice.method) for choice in chosen.choices]
-        counts = [(form, made.count(form)) for form in self._forms]
+        counts = [(form, made.count(form)) for form in self.forms]
         listed = ", ".join(
             f"{count} of {form.bits}{f' ({form.method})' if form.method else ''}"
             for form, count in counts
@@ -339,3 +337,60 @@ class WidthSearch:
             f"widths were chosen for {len(self.layers)} layers, by what each does to the output on "
             f"{len(self.kept_out[:_TRIAL_SAMPLES])} samples kept out: {listed} bits"
         )
+
+
+class BlockWidths(WidthSearch):
+    """The search under way, of the weight-only scheme.
+
+    The damage is that of weights rounded to nearest: of another rounding it is less in all layers.
+    """
+
+    @cached_property
+    def forms(self) -> tuple[Form, ...]:
+        """What a layer may have: scales of blocks make 2 bits of use."""
+        return tuple(Form(bits) for bits in _BLOCK_MENU)
+
+    def _begin(self) -> None:
+        self.found: dict[str, tuple[F32, BlockFormat]] = {}
+        writer = self._writer(self.config)
+        writer.write(self.path, self.config.formats[0])
+        self.found = writer.written()
+        self.total = sum(array.size for array, _ in self.found.values())
+
+    def _write(self, config: QuantizeConfig) -> None:
+        writer, form = self._writer(config), self.config.formats[0]
+        version = writer.write(self.path, form)
+        if config.refines:
+            writer.refine(self.path, form, version, threads=self.threads)
+
+    def _writer(self, config: QuantizeConfig) -> SchemeWriter:
+        return SchemeWriter(self.source, self.inputs, config, self.stages, convolutions=False)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The weights that may have fewer bits, with the damage and the bytes of each width."""
+        held = Overrides(self.source.model, self.config).held_weights()
+        graph = self.source.model.graph
+        floats = {
+            name: np.asarray(constant(graph.initializers[name]), np.float32)
+            for name in self.found
+            if name in graph.initializers and name not in held
+        }
+        fed = with_weights_fed(self.source.model, list(floats))
+        feeds = self.kept_out[:_TRIAL_SAMPLES]
+        trials = WeightTrials(fed, floats, feeds, self.source.folder, threads=self.threads)
+        found = []
+        with self.stages.stage("widths", len(floats) * len(_BLOCK_MEASURED)) as step:
+            for name, w in floats.items():
+                array, layout = self.found[name]
+                ways, measured = dict[Form, QTensor](), dict[Form, float]()
+                for form in self.forms:
+                    method = self.config.block_quantizer(form.bits)
+                    narrow = replace(layout, qtype=QType(form.bits, signed=False))
+                    ways[form] = method.quantize(array, narrow)
+                    if form.bits in _BLOCK_MEASURED:
+                        values = ways[form].dequantize().reshape(w.shape)
+                        measured[form] = trials.error({name: values})
+                        step()
+                found.append(layer_of(name, array, ways, measured))
+        return tuple(found)

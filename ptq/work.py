@@ -327,15 +327,16 @@ class Work:
         assert site.weight_axis is not None, "a batch of matrices is not rounded"
         return self._quantize_weight(site.name, w, site.weight_axis, symmetric[site.name], method)
 
-    def at(self, bits: int, method: str = "") -> Work:
+    def at(self, bits: int, method: str = "", **settings: int) -> Work:
         """Return a quantization with weights of another width, of the same statistics.
 
         Args:
             bits: the width.
             method: the weight quantizer; empty for that of the settings.
+            settings: others of the configuration that are to differ.
         """
         method = method or self.config.weight_method
-        config = msgspec.structs.replace(self.config, bits=bits, weight_method=method)
+        config = msgspec.structs.replace(self.config, bits=bits, weight_method=method, **settings)
         other = Work(self.source, self.inputs, config, self.stages, self.threads)
         other.calibration, other.range_search = self.calibration, self.range_search
         return other

@@ -13,6 +13,7 @@ from ptq.config import QuantizeConfig
 from ptq.errors import ConfigError
 from ptq.evaluate.accuracy import Accuracy
 from ptq.evaluate.latency import Latency
+from ptq.numerics.coding import Coding
 from ptq.numerics.qtype import QType
 from ptq.report.comparison import LayerError
 from ptq.report.data_free import DataFree

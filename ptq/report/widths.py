@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ptq.config import FULL_BITS
+from ptq.numerics.coding import Coding
+from ptq.report.table import megabytes
 
 if TYPE_CHECKING:
     from ptq.report.report import Report, TensorInfo

@@ -21,7 +21,9 @@ class WrpnQuantizer(CodebookQuantizer, frozen=True, tag="wrpn"):
     """
 
     paper: ClassVar[str] = "Mishra et al., WRPN: Wide Reduced-Precision Networks, ICLR 2018"
-    good_for: ClassVar[str] = "a baseline: what `ptq qat export --method wrpn` starts from"
+    good_for: ClassVar[str] = (
+        "a baseline, 2 to 5 dB less than `mse` at 4 bits; training makes it good"
+    )
     least_bits: ClassVar[int] = 2
 
     def codebook(self, rows: F32, bits: int) -> Codebook:

@@ -308,7 +308,7 @@ def test_options_for_images_without_images(refused):
     [
         ("klx", "unknown calibration method 'klx'; did you mean 'kl'?"),
         ("percentil", "did you mean 'percentile'?"),
-        ("", "unknown calibration method ''; choose one of: aciq, auto, cosine, ema"),
+        ("", "unknown calibration method ''; choose one of: aciq, auto, cosine, dorefa"),
         ("kl:binz=3", "'binz'; did you mean 'bins'?"),
         ("kl:bins", "write a calibration method with options as kl:option=value"),
         ("kl:bins=many", "'kl'"),
