@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import msgspec
@@ -405,9 +405,11 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         Raises:
             ConfigError: there is no such method, or it lacks the widths or even steps.
         """
-        from ptq.weights import parse_method
+        from ptq.block_methods import BLOCK_METHODS
+        from ptq.weights import parse_method, weight_quantizers
 
         self.solver()
+        self._require_of_scheme(BLOCK_METHODS.methods(), weight_quantizers(), "weight-only")
         method = parse_method(self.weight_method) if self.weight_method else self.weight_quantizer()
         others = (*widths, *(o.bits for o in self.overrides if o.bits is not None))
         if not any(map(method.has_width, others)):
@@ -419,12 +421,27 @@ class QuantizeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
                 "has levels of its own; leave one of them out, or use --rounding gptq"
             )
 
+    def _require_of_scheme(
+        self, others: Collection[str], ours: Collection[str], scheme: Scheme
+    ) -> None:
+        """Refuse a weight quantizer that is among those of another scheme only."""
+        name = self.weight_method.partition(":")[0]
+        if name in others and name not in ours:
+            raise ConfigError(
+                f"--weight-method {name} is of --scheme {scheme}, not {self.scheme}; give that "
+                "one, or another --weight-method"
+            )
+
     def _require_block_method(self) -> None:
         """Refuse what a block quantizer cannot do.
 
         Raises:
             ConfigError: there is no such method, or it lacks the width, zero points or rounding.
         """
+        from ptq.block_methods import BLOCK_METHODS
+        from ptq.weights import weight_quantizers
+
+        self._require_of_scheme(weight_quantizers(), BLOCK_METHODS.methods(), "static")
         method, option = self.block_quantizer(), f"--weight-method {self.weight_method}"
         method.require_width(self.bits)
         if not self.weights_symmetric and not method.zero_points:

@@ -201,7 +201,8 @@ def test_few_bits_of_activations_are_static_and_of_onnxruntime():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weight_method": "bwn"}, "unknown block quantizer 'bwn'; choose one of: fp8, hqq"),
+        ({"weight_method": "hqqq"}, "unknown block quantizer 'hqqq'; did you mean 'hqq'"),
+        ({"weight_method": "bwn"}, "--weight-method bwn is of --scheme static, not weight-only"),
         ({"weight_method": "nf4", "bits": 8}, "block quantizer 'nf4' has 4 bits, not 8"),
         ({"weight_method": "mxint8:p=2", "bits": 8}, "unknown option"),
         ({"weight_method": "hqq", "weights_symmetric": False}, "hqq has offsets of its own"),
@@ -222,7 +223,7 @@ def test_the_methods_of_weights_are_those_of_the_scheme():
     assert config.block_quantizer().name == "hqq"
     assert config.block_quantizer(8).name == "hqq"
     assert QuantizeConfig(scheme="weight-only").block_quantizer().name == "mse"
-    with pytest.raises(ConfigError, match="unknown weight quantizer 'hqq'"):
+    with pytest.raises(ConfigError, match="--weight-method hqq is of --scheme weight-only, not"):
         QuantizeConfig(weight_method="hqq").require_known()
     nf4 = QuantizeConfig(scheme="weight-only", weight_method="nf4", bits=4)
     assert nf4.block_quantizer(8).name == "mse"  # layers of another width have the default
