@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -28,6 +28,9 @@ every_solver = pytest.mark.parametrize("name", SOLVERS)
 ABSOLUTE = {"dorefa"}
 relative_solver = pytest.mark.parametrize("name", sorted(set(SOLVERS) - ABSOLUTE))
 
+#: There are many methods, and each law is tried of every one.
+fewer = settings(max_examples=settings.default.max_examples // 2)
+
 
 def arrays(elements):
     return hnp.arrays(np.float32, st.integers(1, 60), elements=elements)
@@ -41,6 +44,7 @@ def represented(method, found, qtype, symmetric):
 
 
 @every_solver
+@fewer
 @given(x=arrays(FINITE), qtype=QTYPES, symmetric=st.booleans())
 def test_ranges_are_finite_and_within_the_data(name, x, qtype, symmetric):
     method = solver(name)
@@ -58,6 +62,7 @@ def test_ranges_are_finite_and_within_the_data(name, x, qtype, symmetric):
 
 
 @relative_solver
+@fewer
 @given(
     x=arrays(ORDINARY),
     power=st.sampled_from([-20, -1, 1, 9, 40]),
@@ -76,6 +81,7 @@ def test_a_power_of_two_scales_the_range_exactly(name, x, power, qtype, symmetri
 
 
 @every_solver
+@fewer
 @given(x=arrays(ORDINARY), cut=st.integers(0, 60), symmetric=st.booleans())
 def test_the_range_depends_only_on_the_statistics(name, x, cut, symmetric):
     whole = TensorStats.of(x)
@@ -86,6 +92,7 @@ def test_the_range_depends_only_on_the_statistics(name, x, cut, symmetric):
 
 
 @every_solver
+@fewer
 @given(x=arrays(ORDINARY), qtype=QTYPES, symmetric=st.booleans())
 def test_a_sample_of_the_values_suffices_for_the_histogram(name, x, qtype, symmetric):
     whole = TensorStats.of(x)

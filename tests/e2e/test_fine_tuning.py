@@ -52,7 +52,9 @@ def test_training_makes_outputs_better_and_the_same_bytes_again(digits, tmp_path
     assert first.output.read_bytes() == again.output.read_bytes()
 
 
-@pytest.mark.parametrize("phases", ["two-stage", "progressive"])
+@pytest.mark.parametrize(
+    "phases", ["two-stage", pytest.param("progressive", marks=pytest.mark.slow)]
+)
 def test_each_phase_goes_on_from_the_one_before(digits, tmp_path, monkeypatch, phases):
     began, ended = [], []
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -23,6 +23,9 @@ UNIFORM = [name for name, method in weight_quantizers().items() if method.unifor
 
 every_quantizer = pytest.mark.parametrize("name", UNIFORM)
 
+#: There are many methods, and each law is tried of every one.
+fewer = settings(max_examples=settings.default.max_examples // 2)
+
 
 def weights(elements):
     return hnp.arrays(np.float32, st.tuples(*[st.integers(1, 5)] * 3), elements=elements)
@@ -39,6 +42,7 @@ def quantized(draw, name, elements=FINITE):
 
 
 @every_quantizer
+@fewer
 @given(data=st.data())
 def test_codes_and_parameters_have_their_types_and_shapes(name, data):
     w, axis, tensor = data.draw(quantized(name))
@@ -53,6 +57,7 @@ def test_codes_and_parameters_have_their_types_and_shapes(name, data):
 
 
 @every_quantizer
+@fewer
 @given(data=st.data())
 def test_1_quantizing_again_with_the_same_parameters_changes_nothing(name, data):
     tensor = data.draw(quantized(name))[2]
@@ -61,6 +66,7 @@ def test_1_quantizing_again_with_the_same_parameters_changes_nothing(name, data)
 
 
 @every_quantizer
+@fewer
 @given(data=st.data())
 def test_2_order_is_kept_within_a_channel(name, data):
     w, axis, tensor = data.draw(quantized(name))
@@ -75,6 +81,7 @@ def test_2_order_is_kept_within_a_channel(name, data):
 
 
 @every_quantizer
+@fewer
 @given(data=st.data())
 def test_3_zero_stays_zero(name, data):
     w, _, tensor = data.draw(quantized(name, ORDINARY))
@@ -82,6 +89,7 @@ def test_3_zero_stays_zero(name, data):
 
 
 @every_quantizer
+@fewer
 @given(
     w=weights(ORDINARY),
     power=st.integers(-20, 20),
@@ -105,6 +113,7 @@ def test_4_a_power_of_two_scales_the_scale_and_keeps_the_codes(
 
 
 @every_quantizer
+@fewer
 @given(data=st.data())
 def test_5_the_error_inside_the_range_is_at_most_half_a_step(name, data):
     w, axis, tensor = data.draw(quantized(name))
@@ -175,6 +184,7 @@ def test_6_a_weight_that_is_not_finite_is_refused(name, bad):
 
 
 @pytest.mark.parametrize("name", sorted({*UNIFORM} - {"qcode"}))
+@fewer
 @given(w=weights(ORDINARY), bits=st.sampled_from([INT2, INT4, INT8]))
 def test_symmetric_codes_leave_out_the_lowest(name, w, bits):
     quantizer = weight_quantizer(name, **QUICK.get(name, {}))
